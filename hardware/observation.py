@@ -1,0 +1,97 @@
+"""What a policy sees, as named terms computed from measured arrays.
+
+One function, `observe`, serves training (N = thousands), the viewer and the robot (N = 1): the
+list of terms travels in the bundle, so the robot computes what the policy was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Measured:
+    """Batched inputs of the observation terms; every array leads with N.
+
+    orientation: base in the world, quaternion (w, x, y, z), [N, 4]
+    angular_velocity: of the base, in the base frame, rad/s, [N, 3]
+    position, velocity: joints, rad, rad/s, [N, J]
+    stand: joint positions that count as zero, rad, [J]
+    action: the last action of the policy, [N, A]
+    command: what the operator wants: forward m/s, left m/s, turn left rad/s, [N, 3]
+    phase: of the gait clock, in cycles, [N]
+    """
+
+    orientation: Array
+    angular_velocity: Array
+    position: Array
+    velocity: Array
+    stand: Array
+    action: Array
+    command: Array
+    phase: Array
+
+
+@dataclass(frozen=True)
+class Term:
+    """A named slice of the observation: `size` numbers, multiplied by `scale`."""
+
+    name: str
+    size: int
+    scale: float = 1.0
+
+
+def projected_gravity(orientation: Array) -> Array:
+    """Unit vector of gravity in the base frame, [N, 3]; (0, 0, -1) when upright."""
+    w, x, y, z = orientation.T
+    return np.stack(
+        [2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1], axis=-1
+    )
+
+
+def is_moving(command: Array) -> NDArray[np.bool_]:
+    """Whether a velocity command asks for more than standing, [N]."""
+    return np.abs(command).max(axis=-1) > 0.05
+
+
+def gait_clock(measured: Measured) -> Array:
+    """Sine and cosine of the gait phase, zero when standing is commanded, [N, 2]."""
+    angle = 2 * np.pi * measured.phase
+    moving = is_moving(measured.command)
+    return np.stack([np.sin(angle) * moving, np.cos(angle) * moving], axis=-1)
+
+
+TERMS: dict[str, Callable[[Measured], Array]] = {
+    "angular_velocity": lambda m: m.angular_velocity,
+    "projected_gravity": lambda m: projected_gravity(m.orientation),
+    "joint_position": lambda m: m.position - m.stand,
+    "joint_velocity": lambda m: m.velocity,
+    "action": lambda m: m.action,
+    "command": lambda m: m.command,
+    "gait_clock": gait_clock,
+}
+
+
+def observation_size(terms: tuple[Term, ...]) -> int:
+    return sum(term.size for term in terms)
+
+
+def observe(terms: tuple[Term, ...], measured: Measured) -> NDArray[np.float32]:
+    """The observation [N, sum of sizes]. Raises ValueError naming a term that doesn't fit."""
+    parts = []
+    for term in terms:
+        if term.name not in TERMS:
+            raise ValueError(f"observation term {term.name!r}: unknown, expected one of "
+                             f"{', '.join(TERMS)}")
+        value = TERMS[term.name](measured)
+        if value.shape[-1] != term.size:
+            raise ValueError(f"observation term {term.name!r}: size {value.shape[-1]}, "
+                             f"expected {term.size}")
+        parts.append(value * term.scale)
+    return np.concatenate(parts, axis=-1, dtype=np.float32)

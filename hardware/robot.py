@@ -1,0 +1,116 @@
+"""The Robot interface: what a control loop sees of a robot, simulated or real.
+
+Life of a robot: configure -> activate -> read / write at a fixed rate -> deactivate -> close.
+All values are in SI units; joint arrays follow `RobotSpec.joints`. Quaternions are (w, x, y, z).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motoric.control.limits import JointLimits
+
+Array = NDArray[np.float64]
+
+
+class RobotError(RuntimeError):
+    """A robot that can't be reached or does not answer as its protocol says."""
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """What must be known of a robot to command it.
+
+    joints: names, in the order of every joint array, length J
+    limits: what the joints may do
+    stand, rest: joint positions standing and lying, rad, [J]
+    kp, kd: gains of the motors' position control, N m / rad and N m s / rad, [J]
+    mjcf: file name of the model in `motoric.hardware.models`
+    feet: geoms of the model that may touch the ground
+    base_height: height of the base standing in `stand`, m
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    limits: JointLimits
+    stand: Array
+    rest: Array
+    kp: Array
+    kd: Array
+    mjcf: str
+    feet: tuple[str, ...]
+    base_height: float
+
+
+@dataclass
+class RobotState:
+    """One measurement of a robot.
+
+    time: s, on the robot's monotonic clock; sequence: counts measurements
+    position, velocity, torque: joints, rad, rad/s, N m, [J]
+    orientation: base in the world, unit quaternion (w, x, y, z), [4]
+    angular_velocity: of the base, in the base frame, rad/s, [3]
+    base_velocity: of the base, in the base frame, m/s, [3]; NaN where it isn't measured
+    base_height: m above the ground; NaN where it isn't measured
+    """
+
+    time: float
+    sequence: int
+    position: Array
+    velocity: Array
+    torque: Array
+    orientation: Array
+    angular_velocity: Array
+    base_velocity: Array = field(default_factory=lambda: np.full(3, np.nan))
+    base_height: float = float("nan")
+
+
+@dataclass
+class RobotCommand:
+    """What the motors shall do: tau = kp (position - q) + kd (velocity - dq) + torque.
+
+    time: s, on the sender's monotonic clock; sequence: counts commands
+    position, velocity, torque: joints, rad, rad/s, N m, [J]; kp, kd: gains, [J]
+    """
+
+    time: float
+    sequence: int
+    position: Array
+    velocity: Array
+    kp: Array
+    kd: Array
+    torque: Array
+
+
+class Robot(ABC):
+    """One robot in real time. A driver implements these six methods and nothing else."""
+
+    spec: RobotSpec
+
+    @abstractmethod
+    def configure(self) -> None:
+        """Connect, check that it is the robot `spec` names; motors stay off."""
+
+    @abstractmethod
+    def activate(self) -> None:
+        """Switch the motors on in their damped state."""
+
+    @abstractmethod
+    def read(self) -> RobotState:
+        """Newest state, without waiting for the next. Raises RobotError when the link is lost."""
+
+    @abstractmethod
+    def write(self, command: RobotCommand) -> None:
+        """Send a command. Raises RobotError when the link is lost."""
+
+    @abstractmethod
+    def deactivate(self) -> None:
+        """Motors damped, then off. Must be safe to call at any time and more than once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the connection. Safe to call more than once."""
