@@ -1,0 +1,10 @@
+"""Tasks, the simulations they run on, and their registration with Gymnasium."""
+
+from gymnasium.envs.registration import register
+
+register(
+    id="motoric/Go2Velocity-v0",
+    entry_point="motoric.envs.vector:TaskEnv",
+    vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
+    kwargs={"task": "go2_velocity"},
+)

@@ -1,0 +1,29 @@
+"""Environments by name, for training with stable-baselines3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
+
+from motoric.envs.registry import TASKS
+from motoric.envs.vector import BatchedVecEnv
+
+
+def make_vec(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
+    """A `VecEnv` of a task (by its name) or of any Gymnasium environment (by its id).
+
+    options: fields of the task, or keyword arguments of `gymnasium.make`.
+    Raises ValueError for an unknown name, naming what there is.
+    """
+    if name in TASKS:
+        return BatchedVecEnv(TASKS[name](**options), num_envs, seed)
+    try:
+        gym.spec(name)
+    except gym.error.Error as error:
+        raise ValueError(
+            f"env: {name!r} is neither a task ({', '.join(TASKS)}) nor a Gymnasium id: {error}"
+        ) from None
+    return make_vec_env(name, num_envs, seed, env_kwargs=options)
