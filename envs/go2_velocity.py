@@ -56,7 +56,7 @@ class Rewards:
     vertical: float = -1.0
     wobble: float = -0.05
     tilt: float = -4.0
-    action_rate: float = -0.02
+    action_rate: float = -0.2
     energy: float = -0.0005
     slip: float = -0.1
 
@@ -73,7 +73,7 @@ class Go2Velocity:
     robot: RobotSpec = field(default=GO2, init=False, repr=False)
     control_dt = 0.02  # s
     substeps = 4
-    action_limit = 4.0
+    action_limit = 1.0
     gait_frequency = 2.0  # Hz
     swing_height = 0.07  # m
     terms = (
@@ -81,7 +81,7 @@ class Go2Velocity:
         Term("projected_gravity", 3),
         Term("joint_position", 12),
         Term("joint_velocity", 12, 0.05),
-        Term("action", 12, 0.5),
+        Term("action", 12),
         Term("command", 3),
         Term("gait_clock", 2),
     )
@@ -95,7 +95,7 @@ class Go2Velocity:
     @property
     def action_scale(self) -> Array:
         """Joint target per unit of action, rad, [A]."""
-        return np.tile([0.2, 0.3, 0.3], 4)
+        return np.tile([0.6, 1.0, 1.0], 4)
 
     @property
     def action_size(self) -> int:
@@ -193,7 +193,7 @@ class Go2Velocity:
         offset = motion.position - self.robot.stand
         weight = self.rewards
         terms = {
-            "track_velocity": weight.track_velocity * np.exp(-velocity_error / 0.15),
+            "track_velocity": weight.track_velocity * np.exp(-velocity_error / 0.25),
             "track_turn": weight.track_turn * np.exp(-turn_error / 0.25),
             "gait": weight.gait * gait,
             "pose": weight.pose * np.exp(-np.sum(offset[:, HIP] ** 2, 1) * 4
@@ -207,7 +207,7 @@ class Go2Velocity:
             "slip": weight.slip * np.sum(contact * speed, 1),
         }
         terms = {name: value * self.control_dt for name, value in terms.items()}
-        return np.maximum(np.sum(list(terms.values()), axis=0), 0.0), terms
+        return np.maximum(sum(terms.values()), 0.0), terms
 
     def terminated(self, motion: Motion) -> NDArray[np.bool_]:
         """Fallen: tilted by more than 60 degrees or with the base below 0.15 m, [N]."""
