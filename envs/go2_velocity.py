@@ -48,9 +48,9 @@ class Episode:
 class Rewards:
     """Weight of each reward term, per second."""
 
-    track_velocity: float = 1.5
+    track_velocity: float = 2.5
     track_turn: float = 0.75
-    gait: float = 1.5
+    gait: float = 2.5
     pose: float = 0.5
     height: float = -20.0
     vertical: float = -1.0
