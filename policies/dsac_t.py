@@ -590,8 +590,11 @@ class DSACT(OffPolicyAlgorithm):
         super()._setup_model()
         self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
         self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
-        self.online_parameters = [*self.actor.parameters(), *self.critic.parameters()]
-        self.target_parameters = [
+        self.online_parameters: list[th.Tensor] = [
+            *self.actor.parameters(),
+            *self.critic.parameters(),
+        ]
+        self.target_parameters: list[th.Tensor] = [
             *self.actor_target.parameters(),
             *self.critic_target.parameters(),
         ]
@@ -696,7 +699,7 @@ class DSACT(OffPolicyAlgorithm):
             self._last_batch |= {"q": q.detach(), "sigma": sigma.detach(), "y_q": y_q}
 
     def dump_logs(self) -> None:
-        """Write log data; training figures are those of the latest batch, entropies for [-1, 1] actions."""
+        """Write log data: the latest batch's figures, entropies for actions in [-1, 1]."""
         if self._last_batch:
             batch, progress = self._last_batch, self._current_progress_remaining
             td_error = batch["y_q"] - batch["q"]
