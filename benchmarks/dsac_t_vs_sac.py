@@ -225,7 +225,7 @@ def curve(group: str, name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def iqm(scores: np.ndarray) -> float:
     """Interquartile mean of all scores (Agarwal et al. 2021, arXiv 2108.13264)."""
-    return float(trim_mean(scores, 0.25, axis=None))
+    return float(trim_mean(scores.ravel(), 0.25))
 
 
 def interval(strata: list[np.ndarray], draws: int = 2000) -> tuple[float, float]:

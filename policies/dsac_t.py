@@ -287,10 +287,12 @@ class DSACTPolicy(BasePolicy):
     """Everything DSAC-T learns: actor, critics, their target copies, log alpha and m_i.
 
     Being one module, its ``state_dict`` is the whole learned state apart from the optimizers'.
+    Targets follow parameters only: a features extractor with running statistics (batch
+    normalisation) is not supported.
 
     :param net_arch: hidden layers of actor and critics, or ``dict(pi=[...], qf=[...])``
     :param activation_fn: hidden activation
-    :param n_critics: 2, or 1 without R2; set by :class:`DSACT`
+    :param n_critics: 2; :class:`DSACT` makes it 1 without R2
     :param log_std_min: lower clamp of the actor's log deviation
     :param log_std_max: upper clamp; 0.5 limits the pre-squash deviation to 1.65
     :param optimizer_kwargs: by default ``fused=True`` with Adam
@@ -344,10 +346,8 @@ class DSACTPolicy(BasePolicy):
             target.requires_grad_(False)
             target.set_training_mode(False)
         for model in (self.actor, self.critic):
-            parameters = list(model.parameters())
-            model.optimizer = optimizer_class(  # type: ignore[call-arg]
-                parameters, lr=lr_schedule(1), **self.optimizer_kwargs
-            )
+            optimizer_kwargs = {"lr": lr_schedule(1)} | self.optimizer_kwargs
+            model.optimizer = optimizer_class(model.parameters(), **optimizer_kwargs)
         self.log_alpha = nn.Parameter(th.zeros(()))
         # m_i, NaN until the first batch gives it a value
         self.register_buffer("running_sigma", th.full((n_critics, 1), th.nan))
@@ -480,11 +480,10 @@ class DSACT(OffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: DSACTPolicy
-    actor: DSACTActor
+    actor: DSACTActor  # type: ignore[assignment]
     actor_target: DSACTActor
     critic: GaussianCritics
     critic_target: GaussianCritics
-    action_space: spaces.Box
 
     def __init__(
         self,
@@ -586,9 +585,11 @@ class DSACT(OffPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        self.policy_kwargs = self.policy_kwargs | {"n_critics": 2 if self.twin_critics else 1}
+        if not self.twin_critics:
+            self.policy_kwargs = self.policy_kwargs | {"n_critics": 1}
         super()._setup_model()
-        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
+        self.actor = self.policy.actor  # type: ignore[assignment]
+        self.actor_target = self.policy.actor_target
         self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
         self.online_parameters: list[th.Tensor] = [
             *self.actor.parameters(),
@@ -607,6 +608,7 @@ class DSACT(OffPolicyAlgorithm):
             self.policy.log_alpha.fill_(self.log_alpha_init)
 
         # log density in env units = log density in [-1, 1] - sum log((high - low) / 2)
+        assert isinstance(self.action_space, spaces.Box)
         half_range = (self.action_space.high - self.action_space.low).astype(np.float64) / 2
         self.log_scale = float(np.log(half_range).sum()) if self.entropy_unit == "env" else 0.0
         if self.target_entropy == "auto":
@@ -639,6 +641,7 @@ class DSACT(OffPolicyAlgorithm):
         update_learning_rate(self.alpha_optimizer, self.alpha_lr_schedule(progress))
         actor_parameters = list(self.actor.parameters())
         log_alpha, m = self.policy.log_alpha, self.policy.running_sigma
+        target_entropy = float(self.target_entropy)
 
         for _ in range(gradient_steps):
             data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
@@ -686,7 +689,7 @@ class DSACT(OffPolicyAlgorithm):
                 self.actor.optimizer.zero_grad()
                 actor_loss.backward(inputs=actor_parameters)
                 # d/dlog_alpha of -log_alpha (logp + H_target)
-                log_alpha.grad = -(logp.detach().mean() + self.target_entropy)
+                log_alpha.grad = -(logp.detach().mean() + target_entropy)
                 self._last_batch["logp"] = logp.detach()
 
             self.critic.optimizer.step()
@@ -694,13 +697,15 @@ class DSACT(OffPolicyAlgorithm):
                 self.actor.optimizer.step()
                 self.alpha_optimizer.step()
                 with th.no_grad():
-                    th._foreach_lerp_(self.target_parameters, self.online_parameters, self.tau)
+                    th._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                        self.target_parameters, self.online_parameters, self.tau
+                    )
             self._n_updates += 1
             self._last_batch |= {"q": q.detach(), "sigma": sigma.detach(), "y_q": y_q}
 
     def dump_logs(self) -> None:
         """Write log data: the latest batch's figures, entropies for actions in [-1, 1]."""
-        if self._last_batch:
+        if "logp" in self._last_batch:  # missing until the first actor step
             batch, progress = self._last_batch, self._current_progress_remaining
             td_error = batch["y_q"] - batch["q"]
             for name, value in {
