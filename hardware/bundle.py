@@ -1,0 +1,249 @@
+"""The policy bundle: a folder with `policy.onnx` and `bundle.json`, all a robot needs to act.
+
+`bundle.json` says what the network expects and what its output means; both files carry SHA-256
+checksums. Loading parses JSON and ONNX and nothing else: no pickle, no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motoric.control.limits import JointLimits
+from motoric.hardware.observation import TERMS, Term, observation_size
+from motoric.hardware.robot import RobotSpec
+
+FORMAT = "motoric-bundle/1"
+
+
+class BundleError(ValueError):
+    """A bundle that is missing, damaged, or not for this robot; one line names the difference."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the network: shape without the batch axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """What a bundle says of its network.
+
+    task: a task's name, or "gym:<id>"; robot: name of the robot, None for Gymnasium tasks
+    rate: of the policy, Hz; None where the environment sets it
+    inputs: one tensor "observation", or one per key of a Dict observation
+    action: the output; action_low, action_high: its bounds where it is continuous
+    terms: what "observation" is made of (robot tasks)
+    joints, stand, action_scale, kp, kd, limits: joint target = stand + action_scale * action,
+        held by the motors with kp and kd (robot tasks; rad, N m/rad, N m s/rad)
+    command_low, command_high: range of velocity commands the policy was trained on
+    gait_frequency: of the gait clock, Hz
+    normalisation: of the observations, for reading; the network contains it
+    training, versions: where the policy comes from
+    """
+
+    task: str
+    inputs: tuple[Tensor, ...]
+    action: Tensor
+    robot: str | None = None
+    rate: float | None = None
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+    terms: tuple[Term, ...] = ()
+    joints: tuple[str, ...] = ()
+    stand: tuple[float, ...] = ()
+    action_scale: tuple[float, ...] = ()
+    kp: tuple[float, ...] = ()
+    kd: tuple[float, ...] = ()
+    limits: JointLimits | None = None
+    command_low: tuple[float, ...] = ()
+    command_high: tuple[float, ...] = ()
+    gait_frequency: float = 0.0
+    normalisation: dict[str, Any] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses and arrays as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_bundle(folder: Path, onnx: bytes, spec: BundleSpec) -> None:
+    """Write a bundle in place of any older one; a crash leaves the old or the new, never a mix."""
+    content = {"format": FORMAT, "policy_sha256": hashlib.sha256(onnx).hexdigest()} | _plain(spec)
+    content["sha256"] = _digest(content)
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new.chmod(0o755)
+    for name, data in (
+        ("policy.onnx", onnx),
+        ("bundle.json", json.dumps(content, indent=1).encode()),
+    ):
+        with open(new / name, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old)
+    else:
+        new.rename(folder)
+
+
+def read_spec(folder: Path) -> tuple[BundleSpec, bytes]:
+    """Spec and ONNX bytes of a bundle, checksums verified. Raises BundleError."""
+    folder = Path(folder)
+    backup = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and backup.exists():  # cut off between the two renames
+        folder = backup
+    try:
+        content = json.loads((folder / "bundle.json").read_text())
+        onnx = (folder / "policy.onnx").read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"bundle {folder}: {Path(error.filename).name} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"bundle {folder}: bundle.json can't be read: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise BundleError(f"bundle {folder}: format {found!r}, expected {FORMAT!r}")
+    stated = content.pop("sha256", None)
+    if stated != _digest(content):
+        raise BundleError(f"bundle {folder}: bundle.json does not match its checksum {stated}")
+    digest = hashlib.sha256(onnx).hexdigest()
+    if digest != content["policy_sha256"]:
+        raise BundleError(
+            f"bundle {folder}: policy.onnx has checksum {digest[:12]}, "
+            f"expected {content['policy_sha256'][:12]}"
+        )
+    try:
+        return _parse(content), onnx
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"bundle {folder}: bundle.json: {error}") from None
+
+
+def _parse(content: dict[str, Any]) -> BundleSpec:
+    values = {f.name: content[f.name] for f in dataclasses.fields(BundleSpec)}
+
+    def tensor(t: dict[str, Any]) -> Tensor:
+        return Tensor(t["name"], tuple(t["shape"]), t["dtype"])
+
+    values["inputs"] = tuple(tensor(t) for t in values["inputs"])
+    values["action"] = tensor(values["action"])
+    values["terms"] = tuple(Term(**t) for t in values["terms"])
+    if values["limits"] is not None:
+        values["limits"] = JointLimits(**{k: np.array(v) for k, v in values["limits"].items()})
+    for name in ("joints", "stand", "action_scale", "kp", "kd", "command_low", "command_high"):
+        values[name] = tuple(values[name])
+    for name in ("action_low", "action_high"):
+        values[name] = None if values[name] is None else tuple(values[name])
+    return BundleSpec(**values)
+
+
+def check_robot(spec: BundleSpec, robot: RobotSpec) -> None:
+    """Raise BundleError unless the bundle was made for this robot: name, joints, limits, gains."""
+    if spec.robot != robot.name:
+        raise BundleError(f"bundle is for robot {spec.robot!r}, expected {robot.name!r}")
+    if spec.joints != robot.joints:
+        pairs = zip(spec.joints, robot.joints, strict=False)
+        first = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        detail = f"{first[0]!r}, expected {first[1]!r}" if first else f"{len(spec.joints)} joints"
+        raise BundleError(f"bundle joints differ: {detail}")
+    if spec.limits is None:
+        raise BundleError("bundle has no joint limits")
+    for limit in dataclasses.fields(JointLimits):
+        ours, theirs = getattr(robot.limits, limit.name), getattr(spec.limits, limit.name)
+        if not np.allclose(ours, theirs, rtol=1e-6):
+            joint = robot.joints[int(np.argmax(np.abs(ours - theirs)))]
+            raise BundleError(f"bundle limit {limit.name!r} differs at {joint}")
+    for name, ours in (("kp", robot.kp), ("kd", robot.kd), ("stand", robot.stand)):
+        if not np.allclose(ours, getattr(spec, name), rtol=1e-6):
+            raise BundleError(f"bundle {name} differs from the robot's")
+
+
+class Bundle:
+    """A loaded policy: observation in, deterministic action out, one thread of onnxruntime."""
+
+    def __init__(self, spec: BundleSpec, onnx: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.spec = spec
+        try:
+            self._session = onnxruntime.InferenceSession(
+                onnx, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises its own unnamed types
+            raise BundleError(f"policy.onnx can't be loaded: {error}") from None
+        actual = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
+        wanted = {t.name: t.shape for t in spec.inputs}
+        if actual != wanted:
+            raise BundleError(f"policy.onnx takes {actual}, bundle.json says {wanted}")
+        if spec.terms:
+            unknown = [t.name for t in spec.terms if t.name not in TERMS]
+            if unknown:
+                raise BundleError(
+                    f"observation term {unknown[0]!r} is unknown, expected one of "
+                    f"{', '.join(TERMS)}"
+                )
+            size = observation_size(spec.terms)
+            if wanted.get("observation") != (size,):
+                raise BundleError(
+                    f"observation terms give {size} numbers, the network takes "
+                    f"{wanted.get('observation')}"
+                )
+
+    @classmethod
+    def load(cls, folder: Path | str, robot: RobotSpec | None = None) -> Bundle:
+        """Load and verify a bundle; with `robot`, also that it was made for it."""
+        spec, onnx = read_spec(Path(folder))
+        if robot is not None:
+            check_robot(spec, robot)
+        return cls(spec, onnx)
+
+    def act(self, observation: NDArray | dict[str, NDArray]) -> NDArray:
+        """Deterministic actions [N, A] for observations [N, ...] (a dict for Dict observations)."""
+        if not isinstance(observation, dict):
+            observation = {self.spec.inputs[0].name: observation}
+        feed = {}
+        for tensor in self.spec.inputs:
+            value = np.asarray(observation[tensor.name], dtype=tensor.dtype)
+            if value.shape[1:] != tensor.shape:
+                raise ValueError(
+                    f"{tensor.name}: shape {value.shape}, expected (N, {tensor.shape})"
+                )
+            feed[tensor.name] = value
+        return np.asarray(self._session.run(["action"], feed)[0])
