@@ -18,7 +18,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 SMALL = {"net_arch": [32, 32]}
@@ -367,13 +367,17 @@ def test_replay_buffer_is_saved_and_loaded(tmp_path):
 
 def test_vec_normalize_is_used_for_replayed_data():
     env = VecNormalize(make_vec_env("Pendulum-v1", 2), norm_reward=True, gamma=0.99)
-    model = make_model(env, learning_starts=20).learn(200)
+    model = make_model(env, learning_starts=20, gamma=0.0).learn(200)
     assert model._n_updates > 0
     assert model.replay_buffer is not None
     stored = model.replay_buffer.rewards[: model.replay_buffer.pos]
     assert np.abs(stored).max() > 5.0  # original rewards are stored
+    set_random_seed(0)
     model.train(1, 64)
-    assert model._last_batch["y_q"].abs().max() < 15.0
+    set_random_seed(0)
+    normalized = model.replay_buffer.sample(64, env=env).rewards.squeeze(1)
+    assert normalized.abs().max() < 5.0
+    assert th.equal(model._last_batch["y_q"], normalized)
     mean_reward, _ = evaluate_policy(model, env, n_eval_episodes=2, warn=False)
     assert np.isfinite(mean_reward)
 
