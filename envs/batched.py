@@ -6,12 +6,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from motoric.control.limits import limit_target
 from motoric.envs.random import uniform
 from motoric.envs.simulation import Array, MujocoSimulation
 from motoric.envs.task import Task
+from numpy.typing import NDArray
 
 # Streams of random numbers: what is drawn for one purpose never shifts another.
 RESET, PHYSICS, COMMAND, PUSH, NOISE = range(5)

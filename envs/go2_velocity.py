@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-
 from motoric.envs.random import spread
 from motoric.envs.simulation import Array, Motion, Physics, Pose
 from motoric.hardware.go2 import GO2
@@ -24,6 +22,7 @@ from motoric.hardware.observation import (
     projected_gravity,
 )
 from motoric.hardware.robot import RobotSpec
+from numpy.typing import NDArray
 
 # Phase of each foot in the trot: FL with RR, FR with RL, half a cycle apart.
 FOOT_PHASE = np.array([0.0, 0.5, 0.5, 0.0])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
-
 from motoric.envs.registry import TASKS
 from motoric.envs.vector import BatchedVecEnv
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
 
 
 def make_vec(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
-import mujoco
 import numpy as np
 from mjbatch import Batch
-from numpy.typing import NDArray
-
+from motoric.hardware.models import load_model
 from motoric.hardware.robot import RobotSpec
+from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
@@ -73,21 +70,6 @@ def rotate_inverse(quaternion: Array, vector: Array) -> Array:
         - 2 * w * np.cross(u, vector)
         + 2 * u * np.sum(u * vector, axis=1, keepdims=True)
     )
-
-
-def load_model(robot: RobotSpec) -> mujoco.MjModel:
-    """The robot's MJCF with the spec's gains; joints and feet are checked against the spec."""
-    path = Path(str(files("motoric.hardware.models") / robot.mjcf))
-    model = mujoco.MjModel.from_xml_path(str(path))
-    joints = tuple(model.joint(i).name for i in range(1, model.njnt))
-    if joints != robot.joints:
-        raise ValueError(f"{robot.mjcf}: joints {joints}, expected {robot.joints}")
-    model.actuator_gainprm[:, 0] = robot.kp
-    model.actuator_biasprm[:, 1] = -robot.kp
-    model.actuator_biasprm[:, 2] = -robot.kd
-    model.actuator_forcerange[:, 0] = -robot.limits.torque
-    model.actuator_forcerange[:, 1] = robot.limits.torque
-    return model
 
 
 class MujocoSimulation:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from motoric.envs.simulation import Array, Motion, Physics, Pose
 from motoric.hardware.observation import Term
 from motoric.hardware.robot import RobotSpec
+from numpy.typing import NDArray
 
 
 class Task(Protocol):

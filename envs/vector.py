@@ -11,12 +11,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
-
 from motoric.envs.batched import BatchedEnv
 from motoric.envs.registry import TASKS
 from motoric.envs.task import Task
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
 
 
 def observation_space(task: Task) -> spaces.Box:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from motoric.control.limits import JointLimits
 from motoric.hardware.observation import TERMS, Term, observation_size
 from motoric.hardware.robot import RobotSpec
+from numpy.typing import NDArray
 
 FORMAT = "motoric-bundle/1"
 

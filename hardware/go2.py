@@ -7,7 +7,6 @@ Limits follow Unitree's robot description: hip and thigh motors 23.7 N m and 30.
 from __future__ import annotations
 
 import numpy as np
-
 from motoric.control.limits import JointLimits
 from motoric.hardware.robot import RobotSpec
 

@@ -10,9 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-
 from motoric.control.limits import JointLimits
+from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 

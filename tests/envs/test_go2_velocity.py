@@ -3,13 +3,13 @@
 import mujoco
 import numpy as np
 import pytest
-
 from motoric.control.limits import limit_target
 from motoric.envs.batched import BatchedEnv
 from motoric.envs.go2_velocity import Go2Velocity
 from motoric.envs.random import uniform
-from motoric.envs.simulation import load_model, rotate_inverse
+from motoric.envs.simulation import rotate_inverse
 from motoric.hardware.go2 import GO2
+from motoric.hardware.models import load_model
 from motoric.hardware.observation import TERMS, Term, observe, projected_gravity
 
 MIRROR_LEGS = np.array([3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8])

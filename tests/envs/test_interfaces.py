@@ -1,18 +1,17 @@
 """The same environments through Gymnasium and stable-baselines3."""
 
 import gymnasium as gym
+import motoric.envs  # noqa: F401
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.vector import AutoresetMode
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_checker import check_env as sb3_check
-
-import motoric.envs  # noqa: F401
 from motoric.envs.batched import BatchedEnv
 from motoric.envs.go2_velocity import Go2Velocity
 from motoric.envs.make import make_vec
 from motoric.envs.vector import BatchedVecEnv, BatchedVectorEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as sb3_check
 
 
 def test_gymnasium_accepts_it():

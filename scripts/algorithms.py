@@ -1,0 +1,60 @@
+"""From a policy's configuration to its stable-baselines3 algorithm."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from motoric.configs import schema
+from motoric.policies.dsac_t import DSACT
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import VecEnv
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"dsac_t": DSACT, "ppo": PPO, "sac": SAC, "td3": TD3}
+ACTIVATIONS = {
+    "tanh": torch.nn.Tanh,
+    "relu": torch.nn.ReLU,
+    "elu": torch.nn.ELU,
+    "gelu": torch.nn.GELU,
+}
+
+
+def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlgorithm:
+    """The algorithm a configuration describes. Raises ValueError where it can't run on `env`."""
+    if config.name != "ppo" and not isinstance(env.action_space, spaces.Box):
+        raise ValueError(
+            f"policy: {config.name!r} needs continuous actions, "
+            f"the environment has {type(env.action_space).__name__}; try policy=ppo"
+        )
+    kwargs: dict[str, Any] = dataclasses.asdict(config)
+    for key in ("name", "normalize_observation", "normalize_reward"):
+        kwargs.pop(key)
+    network: dict[str, Any] = {"net_arch": kwargs.pop("net_arch")}
+    if config.name == "ppo":
+        start, end = kwargs["learning_rate"], kwargs.pop("learning_rate_end")
+        if end is not None:
+            kwargs["learning_rate"] = lambda remaining: end + (start - end) * remaining
+        network["activation_fn"] = ACTIVATIONS[kwargs.pop("activation")]
+        network["log_std_init"] = kwargs.pop("log_std_init")
+        kwargs["batch_size"] = min(config.batch_size, kwargs["n_steps"] * env.num_envs)
+    else:
+        # SB3 counts train_freq per step of the vector; ours is per step of one environment.
+        kwargs["train_freq"] = max(1, kwargs["train_freq"] // env.num_envs)
+    if config.name == "dsac_t":
+        kwargs["rho_range"] = tuple(kwargs["rho_range"])
+        if kwargs["target_entropy"] is None:
+            kwargs["target_entropy"] = "auto"
+    if config.name == "td3":
+        sigma = kwargs.pop("exploration_noise")
+        shape = env.action_space.shape
+        assert shape is not None
+        kwargs["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, sigma))
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+    return ALGORITHMS[config.name](
+        policy, env, seed=seed, device=device, policy_kwargs=network, **kwargs
+    )

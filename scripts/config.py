@@ -1,0 +1,131 @@
+"""From command-line overrides to checked, typed configuration; every mistake is one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from motoric.configs import schema
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class UserError(Exception):
+    """A mistake of the user's, said in one line: the key, the value and what would be right."""
+
+
+def loader() -> ConfigLoader:
+    return GlobalHydra.instance().config_loader()
+
+
+def group_choices(group: str) -> list[str]:
+    """The choices of a config group, for messages and `motoric list`."""
+    schema.register()
+    with initialize_config_module("motoric.configs", version_base="1.3"):
+        return [name for name in loader().get_group_options(group) if name != "schema"]
+
+
+def load(command: str, overrides: list[str]) -> Any:
+    """The typed configuration of a command (a dataclass of `configs/schema.py`).
+
+    Raises UserError naming the key, the value and what is allowed.
+    """
+    schema.register()
+    with initialize_config_module("motoric.configs", version_base="1.3"):
+        try:
+            config = compose(command, overrides)
+            OmegaConf.resolve(config)
+            missing = OmegaConf.missing_keys(config)
+            if missing:
+                key = min(missing)
+                raise UserError(f"{key}: missing, give {key}=...")
+            value = OmegaConf.to_object(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_explain(command, overrides, error)) from None
+    return typed(value)
+
+
+def typed(value: Any) -> Any:
+    """Checked configuration whose groups are dataclasses too."""
+    try:
+        if isinstance(value.__dict__.get("env"), dict):
+            value.env = schema.Env(**value.env)
+        if isinstance(value.__dict__.get("robot"), dict):
+            value.robot = schema.Robot(**value.robot)
+        if isinstance(value.__dict__.get("policy"), dict):
+            value.policy = schema.POLICIES[value.policy["name"]](**value.policy)
+        schema.check(value)
+        if isinstance(value, schema.Train):
+            if value.id is not None and value.env.name != "gym":
+                raise ValueError(f"id: {value.id!r}, only with env=gym")
+            if not value.env.id and not value.env.task:
+                raise ValueError("id: missing, env=gym needs id=<Gymnasium id>, e.g. id=Ant-v5")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return value
+
+
+def save(config: Any, path: Path) -> None:
+    """Write a resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+
+def read(path: Path) -> schema.Train:
+    """A run's configuration, as `save` wrote it."""
+    try:
+        values = yaml.safe_load(path.read_text())
+        values.pop("defaults", None)
+        return typed(schema.Train(**values))
+    except FileNotFoundError:
+        raise UserError(f"run: {path.parent} is not a run folder ({path.name} is missing)") from None
+    except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"run: {path} can't be read: {error}") from None
+
+
+def _explain(command: str, overrides: list[str], error: Exception) -> str:
+    """One line for what Hydra or OmegaConf found wrong."""
+    first = str(error).split("\n")[0]
+    if isinstance(error, MissingConfigException) and "Could not find '" in first:
+        group, _, value = first.split("'")[-2].rpartition("/")
+        choices = [c for c in loader().get_group_options(group) if c != "schema"]
+        return f"{group}: {value!r} is unknown, expected one of {', '.join(choices)}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    cause = cause or (error if isinstance(error, OmegaConfBaseException) else None)
+    if cause is not None and getattr(cause, "full_key", None):
+        key = str(cause.full_key)
+        given = [o.partition("=")[2] for o in overrides if o.partition("=")[0].lstrip("+~") == key]
+        if "not in struct" in str(cause) or "not in '" in str(cause):
+            parent = key.rpartition(".")[0]
+            names = [k for k in _named(command, overrides) if k.rpartition(".")[0] == parent]
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f", did you mean {near[0]}?" if near else f", expected one of {', '.join(names)}"
+            return f"{key}: no such key{hint}"
+        reason = str(cause).split("\n")[0]
+        return f"{key}: {given[0]!r}: {reason}" if given else f"{key}: {reason}"
+    if isinstance(error, ConfigCompositionException) and "No match in the defaults" in first:
+        return f"{first.split(chr(39))[1]!r}: no such key"
+    return first
+
+
+def _named(command: str, overrides: list[str]) -> list[str]:
+    """Keys that exist once the overrides that choose groups are applied."""
+    groups = [o for o in overrides if o.partition("=")[0] in ("policy", "env", "robot")]
+    schema.register()
+    keys: list[str] = []
+
+    def walk(config: Any, prefix: str) -> None:
+        for key in config:
+            keys.append(f"{prefix}{key}")
+            child = config._get_node(key)
+            if OmegaConf.is_dict(child) and not child._is_missing() and not child._is_none():
+                walk(child, f"{prefix}{key}.")
+
+    walk(compose(command, groups), "")
+    return keys
