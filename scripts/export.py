@@ -1,0 +1,252 @@
+"""From a trained stable-baselines3 policy to a bundle: one ONNX graph, normalisation included."""
+
+from __future__ import annotations
+
+import io
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from motoric.configs import schema
+from motoric.envs.registry import TASKS
+from motoric.hardware.bundle import Bundle, BundleSpec, Tensor, write_bundle
+from motoric.policies.dsac_t import DSACTPolicy
+
+PACKAGES = ("motoric", "torch", "stable-baselines3", "mujoco", "gymnasium", "numpy", "onnxruntime")
+TOLERANCE = 1e-5  # between the exported actions and the policy's own, relative to their range
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Deterministic(nn.Module):
+    """Raw observations in, the policy's deterministic actions out, as `predict` gives them."""
+
+    def __init__(self, model: BaseAlgorithm) -> None:
+        super().__init__()
+        self.policy = model.policy
+        self.action_space = model.action_space
+        self.names = list(_inputs(model.observation_space))
+        self.is_dict = isinstance(model.observation_space, spaces.Dict)
+        self.normalized: list[str] = []
+        normalizer = model.get_vec_normalize_env()
+        if normalizer is not None and normalizer.norm_obs:
+            self.epsilon, self.clip = normalizer.epsilon, normalizer.clip_obs
+            for name, rms in _running_means(normalizer).items():
+                self.normalized.append(name)
+                self.register_buffer(f"mean_{name}", torch.tensor(rms.mean))
+                self.register_buffer(f"deviation_{name}", torch.tensor(rms.var + self.epsilon).sqrt())
+        if isinstance(self.action_space, spaces.Box):
+            self.register_buffer("low", torch.tensor(self.action_space.low))
+            self.register_buffer("high", torch.tensor(self.action_space.high))
+
+    def forward(self, *observations: torch.Tensor) -> torch.Tensor:
+        values = {}
+        for name, value in zip(self.names, observations, strict=True):
+            if name in self.normalized:  # in float64, as VecNormalize does
+                value = (value.double() - getattr(self, f"mean_{name}")) / getattr(
+                    self, f"deviation_{name}"
+                )
+                value = value.clamp(-self.clip, self.clip).float()
+            values[name] = value
+        obs = values if self.is_dict else values["observation"]
+        policy: Any = self.policy
+        if isinstance(policy, ActorCriticPolicy):
+            features = policy.extract_features(obs, policy.pi_features_extractor)
+            return self._of_logits(policy.action_net(policy.mlp_extractor.forward_actor(features)))
+        actor = policy.actor
+        if isinstance(policy, SACPolicy):
+            features = actor.extract_features(obs, actor.features_extractor)
+            squashed = torch.tanh(actor.mu(actor.latent_pi(features)))
+        elif isinstance(policy, TD3Policy | DSACTPolicy):
+            squashed = actor(obs) if isinstance(policy, TD3Policy) else actor(obs, True)
+        else:
+            raise TypeError(f"no export of {type(policy).__name__}")
+        squashed = squashed.reshape(-1, *self.low.shape)
+        return self.low + 0.5 * (squashed + 1.0) * (self.high - self.low)
+
+    def _of_logits(self, out: torch.Tensor) -> torch.Tensor:
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            return torch.clamp(out.reshape(-1, *space.shape), self.low, self.high)
+        if isinstance(space, spaces.Discrete):
+            return out.argmax(dim=1)
+        if isinstance(space, spaces.MultiDiscrete):
+            parts = torch.split(out, [int(n) for n in space.nvec], dim=1)
+            return torch.stack([part.argmax(dim=1) for part in parts], dim=1)
+        if isinstance(space, spaces.MultiBinary):
+            return (out > 0).long()
+        raise TypeError(f"no export of {type(space).__name__} actions")
+
+
+def _running_means(normalizer: VecNormalize) -> dict[str, Any]:
+    rms = normalizer.obs_rms
+    return dict(rms) if isinstance(rms, dict) else {"observation": rms}
+
+
+def _inputs(space: spaces.Space) -> dict[str, spaces.Space]:
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+
+
+def _dtype(space: spaces.Space) -> np.dtype:
+    if isinstance(space, spaces.Box) and space.dtype != np.uint8:
+        return np.dtype(np.float32)
+    return np.dtype(np.uint8 if isinstance(space, spaces.Box) else np.int64)
+
+
+def to_onnx(model: BaseAlgorithm) -> bytes:
+    """The policy's network as ONNX bytes; draws from no random generator."""
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    inputs = _inputs(model.observation_space)
+    training = model.policy.training
+    model.policy.set_training_mode(False)
+    module = Deterministic(model).eval()
+    device = model.device
+    example = tuple(
+        torch.zeros((2, *(space.shape or ())), dtype=torch.from_numpy(np.empty(0, _dtype(space))).dtype)
+        .to(device)
+        for space in inputs.values()
+    )
+    batch = torch.export.Dim("N")
+    file = io.BytesIO()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        program = torch.onnx.export(
+            module.to(device),
+            example,
+            input_names=list(inputs),
+            output_names=["action"],
+            dynamic_shapes=(tuple({0: batch} for _ in inputs),),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(file)
+    model.policy.set_training_mode(training)
+    return file.getvalue()
+
+
+def random_observations(model: BaseAlgorithm, count: int, seed: int = 0) -> dict[str, NDArray]:
+    """Observations spread over and beyond what training met, [count, ...] for each input."""
+    rng = np.random.default_rng(seed)
+    normalizer = model.get_vec_normalize_env()
+    known = _running_means(normalizer) if normalizer is not None and normalizer.norm_obs else {}
+    found = {}
+    for name, space in _inputs(model.observation_space).items():
+        shape = (count, *(space.shape or ()))
+        if isinstance(space, spaces.Box) and space.dtype != np.uint8:
+            mean = known[name].mean if name in known else 0.0
+            spread = np.sqrt(known[name].var) if name in known else 1.0
+            low, high = space.low, space.high
+            drawn = np.clip(mean + 3.0 * spread * rng.standard_normal(shape), low, high)
+            found[name] = drawn.astype(np.float32)
+        elif isinstance(space, spaces.Box):
+            found[name] = rng.integers(0, 256, shape, np.uint8)
+        elif isinstance(space, spaces.Discrete):
+            found[name] = space.start + rng.integers(0, space.n, shape)
+        else:
+            space.seed(seed)
+            found[name] = np.stack([np.asarray(space.sample()) for _ in range(count)])
+    return found
+
+
+def predicted(model: BaseAlgorithm, observations: dict[str, NDArray]) -> NDArray:
+    """What the training policy does, its normalisation included: the reference of an export."""
+    obs: Any = observations if isinstance(model.observation_space, spaces.Dict) else (
+        observations["observation"]
+    )
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        obs = normalizer.normalize_obs(obs)
+    return model.predict(obs, deterministic=True)[0]
+
+
+def largest_difference(model: BaseAlgorithm, onnx: bytes, count: int) -> float:
+    """Largest difference between exported and original actions, relative to the action range."""
+    observations = random_observations(model, count)
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    feed = {i.name: observations[i.name] for i in session.get_inputs()}
+    actions = np.asarray(session.run(["action"], feed)[0])
+    difference = np.abs(actions.astype(np.float64) - predicted(model, observations))
+    space = model.action_space
+    if isinstance(space, spaces.Box):
+        difference = difference / np.maximum(1.0, (space.high - space.low) / 2)
+    return float(difference.max())
+
+
+def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:
+    """What the bundle says of itself."""
+    space = model.action_space
+    box = isinstance(space, spaces.Box)
+    values: dict[str, Any] = {}
+    if config.env.task is not None:
+        task = TASKS[config.env.task](**config.env.options)
+        robot = task.robot
+        values |= {
+            "robot": robot.name,
+            "rate": 1.0 / task.control_dt,
+            "terms": tuple(task.terms),
+            "joints": robot.joints,
+            "stand": tuple(robot.stand.tolist()),
+            "action_scale": tuple(task.action_scale.tolist()),
+            "kp": tuple(robot.kp.tolist()),
+            "kd": tuple(robot.kd.tolist()),
+            "limits": robot.limits,
+            "command_low": tuple(task.command_low),
+            "command_high": tuple(task.command_high),
+            "gait_frequency": task.gait_frequency,
+        }
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None and normalizer.norm_obs:
+        values["normalisation"] = {"epsilon": normalizer.epsilon, "clip": normalizer.clip_obs} | {
+            name: {"mean": rms.mean.tolist(), "var": rms.var.tolist()}
+            for name, rms in _running_means(normalizer).items()
+        }
+    return BundleSpec(
+        task=config.env.task or f"gym:{config.env.id}",
+        inputs=tuple(
+            Tensor(name, tuple(s.shape or ()), _dtype(s).name)
+            for name, s in _inputs(model.observation_space).items()
+        ),
+        action=Tensor("action", tuple(space.shape or ()), "float32" if box else "int64"),
+        action_low=tuple(space.low.ravel().tolist()) if box else None,
+        action_high=tuple(space.high.ravel().tolist()) if box else None,
+        training={
+            "algorithm": config.policy.name,
+            "seed": config.seed,
+            "steps": model.num_timesteps,
+            "options": config.env.options,
+        },
+        versions=versions(),
+        **values,
+    )
+
+
+def export(config: schema.Train, model: BaseAlgorithm, folder: Path) -> Bundle:
+    """Write a bundle and load it back. Raises RuntimeError if it would not act as the policy."""
+    onnx = to_onnx(model)
+    difference = largest_difference(model, onnx, 1000)
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"export: actions differ by {difference:.2e}, more than {TOLERANCE}")
+    write_bundle(folder, onnx, spec_of(config, model))
+    return Bundle.load(folder)
