@@ -142,6 +142,47 @@ class Robot:
 
 
 @dataclass
+class Viewer:
+    """How to look at a robot: web, native, video or none."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Web(Viewer):
+    """A page for the browser."""
+
+    name: str = "web"
+    host: str = doc("127.0.0.1", "address the page listens on")
+    port: int = doc(8080, "of the page")
+
+
+@dataclass
+class Native(Viewer):
+    """MuJoCo's own window."""
+
+    name: str = "native"
+
+
+@dataclass
+class Video(Viewer):
+    """An MP4, without a screen."""
+
+    name: str = "video"
+    out: str | None = doc(None, "file to write; null: RUN/videos/..., or beside the log")
+    width: int = doc(640, "pixels, even")
+    height: int = doc(480, "pixels, even")
+    seconds: float = doc(10.0, "length, s")
+
+
+@dataclass
+class NoViewer(Viewer):
+    """Numbers only."""
+
+    name: str = "none"
+
+
+@dataclass
 class Train:
     """Train a policy."""
 
@@ -174,15 +215,14 @@ class Train:
 class Evaluate:
     """Evaluate a trained policy from its bundle."""
 
+    defaults: list[Any] = field(default_factory=lambda: [{"viewer": "none"}, "_self_"])
+    viewer: Any = MISSING
     run: str = doc(MISSING, "run folder")
     bundle: str = doc("best", "best or last")
     episodes: int = doc(20, "episodes with unseen seeds")
-    seed: int = doc(10_000, "of the first episode")
+    seed: int = doc(0, "of the first episode, counted from those never used in training")
     command: list[float] | None = doc(None, "hold this command: [forward, left, turn] m/s, rad/s")
-    seconds: float | None = doc(None, "length of an episode, or of the video; null: the task's")
-    viewer: str = doc("none", "web, native, video or none")
-    host: str = doc("127.0.0.1", "address the web viewer listens on")
-    port: int = doc(8080, "of the web viewer")
+    seconds: float | None = doc(None, "length of an episode; null: the task's own")
 
 
 @dataclass
@@ -209,14 +249,18 @@ class Deploy:
 class Replay:
     """Show a log of a deployment."""
 
+    defaults: list[Any] = field(default_factory=lambda: [{"viewer": "web"}, "_self_"])
+    viewer: Any = MISSING
     log: str = doc(MISSING, "MCAP file")
-    viewer: str = doc("web", "web, native or video")
-    host: str = doc("127.0.0.1", "address the web viewer listens on")
-    port: int = doc(8080, "of the web viewer")
-    out: str | None = doc(None, "MP4 to write with viewer=video; null: beside the log")
 
 
 POLICIES: dict[str, type[Policy]] = {"dsac_t": DSACT, "ppo": PPO, "sac": SAC, "td3": TD3}
+VIEWERS: dict[str, type[Viewer]] = {
+    "web": Web,
+    "native": Native,
+    "video": Video,
+    "none": NoViewer,
+}
 COMMANDS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
@@ -225,7 +269,6 @@ COMMANDS: dict[str, type] = {
     "replay": Replay,
 }
 CHOICES: dict[str, tuple[str, ...]] = {
-    "viewer": ("web", "native", "video", "none"),
     "bundle": ("best", "last"),
     "activation": ("tanh", "relu", "elu", "gelu"),
     "warmup": ("policy", "uniform"),
@@ -248,6 +291,8 @@ AT_LEAST: dict[str, float] = {
     "learning_rate": 0,
     "seed": 0,
     "port": 1,
+    "width": 2,
+    "height": 2,
 }
 AT_MOST: dict[str, float] = {"gamma": 1, "gae_lambda": 1, "tau": 1, "tau_b": 1, "port": 65535}
 
@@ -278,5 +323,7 @@ def register() -> None:
         store.store(name=name, node=command)
     for name, policy in POLICIES.items():
         store.store(group="policy", name=name, node=policy)
+    for name, viewer in VIEWERS.items():
+        store.store(group="viewer", name=name, node=viewer)
     store.store(group="env", name="schema", node=Env)
     store.store(group="robot", name="schema", node=Robot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-from motoric.envs.registry import TASKS
+from motoric.envs.registry import TASKS, make_task
 from motoric.envs.vector import BatchedVecEnv
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
@@ -18,11 +18,14 @@ def make_vec(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
     Raises ValueError for an unknown name, naming what there is.
     """
     if name in TASKS:
-        return BatchedVecEnv(TASKS[name](**options), num_envs, seed)
+        return BatchedVecEnv(make_task(name, options), num_envs, seed)
     try:
         gym.spec(name)
     except gym.error.Error as error:
         raise ValueError(
             f"env: {name!r} is neither a task ({', '.join(TASKS)}) nor a Gymnasium id: {error}"
         ) from None
-    return make_vec_env(name, num_envs, seed, env_kwargs=options)
+    try:
+        return make_vec_env(name, num_envs, seed, env_kwargs=options)
+    except (TypeError, gym.error.Error, ImportError) as error:
+        raise ValueError(f"env: {name!r} can't be made with {options}: {error}") from None

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from motoric.envs.go2_velocity import Go2Velocity
 from motoric.envs.task import Task
 
 TASKS: dict[str, Callable[..., Task]] = {"go2_velocity": Go2Velocity}
+
+
+def make_task(name: str, options: dict[str, Any]) -> Task:
+    """A task with options, nested ones as dicts. Raises ValueError naming what doesn't fit."""
+    return _filled(TASKS[name], options, "env.options")
+
+
+def _filled(kind: Any, values: dict[str, Any], where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    checked = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(f"{where}.{key}: no such option, expected one of {', '.join(fields)}")
+        default = fields[key].default_factory
+        default = fields[key].default if default is dataclasses.MISSING else default()
+        if dataclasses.is_dataclass(default):
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}.{key}: {value!r}, expected keys and values")
+            value = _filled(type(default), value, f"{where}.{key}")
+        elif type(default) is float and type(value) is int:
+            value = float(value)
+        elif type(value) is not type(default):
+            raise ValueError(
+                f"{where}.{key}: {value!r}, expected a {type(default).__name__} like {default!r}"
+            )
+        checked[key] = value
+    return kind(**checked)

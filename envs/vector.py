@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.registry import TASKS
+from motoric.envs.registry import make_task
 from motoric.envs.task import Task
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
@@ -33,7 +33,7 @@ class BatchedVectorEnv(VectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(self, task: str, num_envs: int = 1, num_threads: int = 0, **options: Any) -> None:
-        self.batched = BatchedEnv(TASKS[task](**options), num_envs, 0, num_threads)
+        self.batched = BatchedEnv(make_task(task, options), num_envs, 0, num_threads)
         self.num_envs = num_envs
         self.single_observation_space = observation_space(self.batched.task)
         self.single_action_space = action_space(self.batched.task)
@@ -65,7 +65,7 @@ class BatchedVectorEnv(VectorEnv):
 
 
 class BatchedVecEnv(VecEnv):
-    """stable-baselines3 `VecEnv`: final observations, time limits and episode statistics in infos."""
+    """stable-baselines3 `VecEnv`; infos tell final observations, time limits and returns."""
 
     def __init__(self, task: Task, num_envs: int, seed: int = 0, num_threads: int = 0) -> None:
         self.batched = BatchedEnv(task, num_envs, seed, num_threads)
@@ -123,7 +123,7 @@ class TaskEnv(gym.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
     def __init__(self, task: str, render_mode: str | None = None, **options: Any) -> None:
-        self.batched = BatchedEnv(TASKS[task](**options), 1, 0, 1)
+        self.batched = BatchedEnv(make_task(task, options), 1, 0, 1)
         self.observation_space = observation_space(self.batched.task)
         self.action_space = action_space(self.batched.task)
         self.render_mode = render_mode

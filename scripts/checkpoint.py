@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from motoric.envs.vector import BatchedVecEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
-
-from motoric.envs.vector import BatchedVecEnv
 
 FORMAT = "motoric-checkpoint/1"
 COUNTERS = (
@@ -105,7 +104,8 @@ def _statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:
 def _normalizer_arrays(env: VecNormalize) -> dict[str, NDArray]:
     arrays = {"norm/returns": env.returns}
     for name, rms in _statistics(env).items():
-        arrays |= {f"norm/{name}/{k}": np.asarray(getattr(rms, k)) for k in ("mean", "var", "count")}
+        for part in ("mean", "var", "count"):
+            arrays[f"norm/{name}/{part}"] = np.asarray(getattr(rms, part))
     return arrays
 
 

@@ -61,6 +61,8 @@ def typed(value: Any) -> Any:
             value.robot = schema.Robot(**value.robot)
         if isinstance(value.__dict__.get("policy"), dict):
             value.policy = schema.POLICIES[value.policy["name"]](**value.policy)
+        if isinstance(value.__dict__.get("viewer"), dict):
+            value.viewer = schema.VIEWERS[value.viewer["name"]](**value.viewer)
         schema.check(value)
         if isinstance(value, schema.Train):
             if value.id is not None and value.env.name != "gym":
@@ -72,9 +74,31 @@ def typed(value: Any) -> Any:
     return value
 
 
+# What may be given beside resume=DIR: nothing that would change the steps already taken.
+RESUMABLE = (
+    "total_steps", "checkpoint_every", "eval_every", "eval_episodes", "log_every", "progress",
+)  # fmt: skip
+
+
+def resumed(settings: schema.Train, overrides: list[str]) -> schema.Train:
+    """The configuration of the run `settings.resume`, with what `overrides` may change of it."""
+    assert settings.resume is not None
+    kept = read(Path(settings.resume) / "config.yaml")
+    given = [override.partition("=")[0] for override in overrides]
+    for key in given:
+        if key not in (*RESUMABLE, "resume"):
+            raise UserError(
+                f"{key}: can't be changed with resume=, only {', '.join(RESUMABLE)} can"
+            )
+    changed = {key: getattr(settings, key) for key in given if key in RESUMABLE}
+    return dataclasses.replace(kept, resume=settings.resume, **changed)
+
+
 def save(config: Any, path: Path) -> None:
     """Write a resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    values = dataclasses.asdict(config)
+    values.pop("defaults", None)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def read(path: Path) -> schema.Train:
@@ -84,7 +108,9 @@ def read(path: Path) -> schema.Train:
         values.pop("defaults", None)
         return typed(schema.Train(**values))
     except FileNotFoundError:
-        raise UserError(f"run: {path.parent} is not a run folder ({path.name} is missing)") from None
+        raise UserError(
+            f"run: {path.parent} is not a run folder ({path.name} is missing)"
+        ) from None
     except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"run: {path} can't be read: {error}") from None
 
@@ -116,7 +142,7 @@ def _explain(command: str, overrides: list[str], error: Exception) -> str:
 
 def _named(command: str, overrides: list[str]) -> list[str]:
     """Keys that exist once the overrides that choose groups are applied."""
-    groups = [o for o in overrides if o.partition("=")[0] in ("policy", "env", "robot")]
+    groups = [o for o in overrides if o.partition("=")[0] in ("policy", "env", "robot", "viewer")]
     schema.register()
     keys: list[str] = []
 

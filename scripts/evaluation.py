@@ -8,11 +8,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
-
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.registry import TASKS
+from motoric.envs.registry import TASKS, make_task
 from motoric.hardware.bundle import Bundle
+from numpy.typing import NDArray
 
 # First seeds of evaluations, far from those of training (its seed, plus the environment's number).
 VALIDATION, TEST = 1 << 33, 1 << 32
@@ -24,7 +23,6 @@ class Episodes:
 
     returns, lengths [E]; terminated [E]: ended early (a fall), not by time
     velocity_error [E]: mean |v - v*| in the plane while it lasted, m/s; None for other tasks
-    seconds: simulated time per step, None where unknown
     """
 
     returns: NDArray[np.float64]
@@ -59,7 +57,7 @@ def run_task(
 
     command: held throughout; None: as the task draws it. seconds: None: the task's own length.
     """
-    task = TASKS[bundle.spec.task](**options)
+    task = make_task(bundle.spec.task, options)
     env = BatchedEnv(task, episodes, seed)
     env.hold_command(command)
     steps = task.episode_steps if seconds is None else max(1, round(seconds / task.control_dt))
@@ -91,7 +89,8 @@ def run_gym(
         obs, _ = env.reset(seed=seed + i)
         over = False
         while not over:
-            obs, reward, terminated, truncated, _ = env.step(act_once(bundle, obs, env.action_space))
+            action = act_once(bundle, obs, env.action_space)
+            obs, reward, terminated, truncated, _ = env.step(action)
             returns[i] += float(reward)
             lengths[i] += 1
             over = bool(terminated or truncated)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+import warnings
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,11 @@ import numpy as np
 import onnxruntime
 import torch
 from gymnasium import spaces
+from motoric.configs import schema
+from motoric.envs.registry import make_task
+from motoric.hardware.bundle import Bundle, BundleSpec, Tensor, write_bundle
+from motoric.policies.dsac_t import DSACTPolicy
+from motoric.scripts.config import UserError
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -19,11 +27,6 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
-
-from motoric.configs import schema
-from motoric.envs.registry import TASKS
-from motoric.hardware.bundle import Bundle, BundleSpec, Tensor, write_bundle
-from motoric.policies.dsac_t import DSACTPolicy
 
 PACKAGES = ("motoric", "torch", "stable-baselines3", "mujoco", "gymnasium", "numpy", "onnxruntime")
 TOLERANCE = 1e-5  # between the exported actions and the policy's own, relative to their range
@@ -55,7 +58,8 @@ class Deterministic(nn.Module):
             for name, rms in _running_means(normalizer).items():
                 self.normalized.append(name)
                 self.register_buffer(f"mean_{name}", torch.tensor(rms.mean))
-                self.register_buffer(f"deviation_{name}", torch.tensor(rms.var + self.epsilon).sqrt())
+                deviation = torch.tensor(rms.var + self.epsilon).sqrt()
+                self.register_buffer(f"deviation_{name}", deviation)
         if isinstance(self.action_space, spaces.Box):
             self.register_buffer("low", torch.tensor(self.action_space.low))
             self.register_buffer("high", torch.tensor(self.action_space.high))
@@ -124,13 +128,16 @@ def to_onnx(model: BaseAlgorithm) -> bytes:
     module = Deterministic(model).eval()
     device = model.device
     example = tuple(
-        torch.zeros((2, *(space.shape or ())), dtype=torch.from_numpy(np.empty(0, _dtype(space))).dtype)
-        .to(device)
+        torch.from_numpy(np.zeros((2, *(space.shape or ())), _dtype(space))).to(device)
         for space in inputs.values()
     )
     batch = torch.export.Dim("N")
     file = io.BytesIO()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(action="ignore"),
+    ):
         program = torch.onnx.export(
             module.to(device),
             example,
@@ -200,7 +207,7 @@ def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:
     box = isinstance(space, spaces.Box)
     values: dict[str, Any] = {}
     if config.env.task is not None:
-        task = TASKS[config.env.task](**config.env.options)
+        task = make_task(config.env.task, config.env.options)
         robot = task.robot
         values |= {
             "robot": robot.name,
@@ -250,3 +257,24 @@ def export(config: schema.Train, model: BaseAlgorithm, folder: Path) -> Bundle:
         raise RuntimeError(f"export: actions differ by {difference:.2e}, more than {TOLERANCE}")
     write_bundle(folder, onnx, spec_of(config, model))
     return Bundle.load(folder)
+
+
+def export_run(settings: schema.Export, say: Callable[[str], None] = print) -> Path:
+    """Write the newest undamaged checkpoint of a run as a bundle; returns its folder."""
+    from motoric.scripts.train import restore_run
+
+    trained, model, _ = restore_run(Path(settings.run), say)
+    folder = Path(settings.run) / "bundle" / "last" if settings.out is None else Path(settings.out)
+    if settings.out is not None and folder.exists() and not (folder / "bundle.json").exists():
+        raise UserError(f"out: {folder} exists and is not a bundle")
+    bundle = export(trained, model, folder)
+    difference = largest_difference(model, (folder / "policy.onnx").read_bytes(), 10_000)
+    say(f"{folder}: {bundle.spec.task} after {model.num_timesteps:,} steps")
+    say(f"largest difference from the policy over 10,000 random observations: {difference:.1e}")
+    return folder
+
+
+if __name__ == "__main__":
+    from motoric.scripts.cli import main
+
+    sys.exit(main(["export", *sys.argv[1:]]))

@@ -1,0 +1,119 @@
+"""Evaluate a run's bundle: `motoric evaluate …`, or `python scripts/evaluate.py …`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from motoric.configs import schema
+from motoric.envs.registry import TASKS
+from motoric.hardware.bundle import Bundle
+from motoric.scripts import evaluation
+from motoric.scripts.config import UserError
+
+
+def find_bundle(run: str, which: str) -> tuple[Path, Path]:
+    """The run folder and the bundle in it; `run` may be a bundle folder itself."""
+    folder = Path(run)
+    if not folder.is_dir():
+        raise UserError(f"run: {run} is not a folder, see motoric list")
+    if (folder / "bundle.json").exists():
+        return folder, folder
+    bundle = folder / "bundle" / which
+    if not bundle.exists():
+        there = sorted(p.parent.name for p in folder.glob("bundle/*/bundle.json"))
+        hint = f"it has {', '.join(there)}" if there else "none yet: motoric export makes one"
+        raise UserError(f"bundle: {folder} has no bundle {which!r}, {hint}")
+    return folder, bundle
+
+
+def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run episodes (or show them) and write evaluation.json; returns its content."""
+    folder, path = find_bundle(settings.run, settings.bundle)
+    bundle = Bundle.load(path)
+    options = bundle.spec.training.get("options", {})
+    is_task = bundle.spec.task in TASKS
+    for key in ("command", "seconds"):
+        if getattr(settings, key) is not None and not is_task:
+            raise UserError(f"{key}: {bundle.spec.task} has no {key} to set")
+    seed = evaluation.TEST + settings.seed
+    viewer = settings.viewer
+    if viewer.name in ("web", "native"):
+        _show(settings, bundle, options, seed)
+        return {}
+    if viewer.name == "video":
+        from motoric.scripts.video import record_video
+
+        out = folder / "videos" / f"{path.name}_seed{settings.seed}.mp4"
+        out = out if viewer.out is None else Path(viewer.out)
+        record_video(
+            bundle, options, out, seconds=viewer.seconds, seed=seed, command=settings.command,
+            width=viewer.width, height=viewer.height,
+        )  # fmt: skip
+        say(f"video: {out}")
+    try:
+        episodes = evaluation.run(
+            bundle, options, settings.episodes, seed, settings.command, settings.seconds
+        )
+    except ValueError as error:
+        raise UserError(str(error).split("\n")[0]) from None
+    summary = episodes.summary()
+    table(bundle, summary, say)
+    result = {
+        "bundle": path.name,
+        "seed": settings.seed,
+        "command": settings.command,
+        "seconds": settings.seconds,
+        **summary,
+        "returns": episodes.returns.tolist(),
+        "lengths": episodes.lengths.tolist(),
+    }
+    if episodes.velocity_error is not None:
+        result["velocity_errors"] = episodes.velocity_error.tolist()
+    (folder / "evaluation.json").write_text(json.dumps(result, indent=1))
+    say(f"written: {folder / 'evaluation.json'}")
+    return result
+
+
+def _show(settings: schema.Evaluate, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
+    from motoric.scripts.scene import make_scene
+
+    scene = make_scene(bundle, options, seed)
+    if settings.command is not None:
+        scene.set_command(settings.command)
+    if settings.viewer.name == "web":
+        from motoric.scripts.view_web import serve
+
+        serve(scene, settings.viewer.host, settings.viewer.port)
+    else:
+        from motoric.scripts.view_native import show
+
+        show(scene)
+
+
+def table(bundle: Bundle, summary: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print a summary of episodes, one quantity a line."""
+    training = bundle.spec.training
+    say(f"{bundle.spec.task}, {training.get('algorithm')} after {training.get('steps', 0):,} steps")
+    rows = {
+        "episodes": f"{summary['episodes']}",
+        "return": f"{summary['return_mean']:.2f} ± {summary['return_std']:.2f}",
+        "length": f"{summary['length_mean']:.0f} steps",
+        "ended early": f"{summary['terminated']} of {summary['episodes']}",
+    }
+    if "velocity_error_mean" in summary:
+        rows["velocity error"] = (
+            f"{summary['velocity_error_mean']:.3f} m/s mean, "
+            f"{summary['velocity_error_max']:.3f} m/s worst episode"
+        )
+    for name, value in rows.items():
+        say(f"  {name:<15} {value}")
+
+
+if __name__ == "__main__":
+    from motoric.scripts.cli import main
+
+    sys.exit(main(["evaluate", *sys.argv[1:]]))
