@@ -1,0 +1,46 @@
+"""Trainings small enough for a test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = {
+    "ppo": [
+        "policy=ppo", "env.num_envs=16", "policy.n_steps=16", "policy.batch_size=128",
+        "policy.n_epochs=2", "policy.net_arch=[32]", "policy.normalize_observation=true",
+        "policy.learning_rate_end=1e-4",
+    ],
+    "dsac_t": [
+        "policy=dsac_t", "env.num_envs=16", "policy.net_arch=[32,32]", "policy.buffer_size=4000",
+        "policy.learning_starts=200", "policy.train_freq=16", "policy.gradient_steps=4",
+        "policy.batch_size=64", "policy.normalize_observation=true",
+        "policy.normalize_reward=true",
+    ],
+    "sac": [
+        "policy=sac", "env.num_envs=16", "policy.net_arch=[32]", "policy.buffer_size=4000",
+        "policy.learning_starts=200", "policy.train_freq=16", "policy.gradient_steps=4",
+        "policy.batch_size=64",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def motoric():
+    """Run the command as a user would: `motoric(arguments…)`, a finished process."""
+
+    def run(*arguments: object, cwd: Path | None = None, check: bool = True, **kwargs):
+        done = subprocess.run(
+            [sys.executable, "-m", "motoric.scripts.cli", *map(str, arguments)],
+            cwd=cwd, capture_output=True, text=True, timeout=240,
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, **kwargs,
+        )  # fmt: skip
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    return run
