@@ -1,0 +1,21 @@
+"""The robots that can be deployed on, by the name configurations use. A new one adds one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from motoric.hardware.robot import Robot
+
+# module and function (or class) that makes the robot; imported only where it is used
+DRIVERS: dict[str, tuple[str, str]] = {"sim_go2": ("motoric.hardware.sim_robot", "SimRobot")}
+
+
+def make_robot(driver: str, **options: Any) -> Robot:
+    """A robot that is not yet connected. Raises ValueError for an unknown driver."""
+    if driver not in DRIVERS:
+        raise ValueError(f"driver {driver!r} is unknown, expected one of {', '.join(DRIVERS)}")
+    module, name = DRIVERS[driver]
+    make: Callable[..., Robot] = getattr(import_module(module), name)
+    return make(**options)

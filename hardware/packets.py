@@ -1,0 +1,110 @@
+"""The simulated robot's wire format: framed packets with a checksum, over TCP.
+
+    magic "MTRC" | version u8 | kind u8 | payload bytes u16 | sequence u32 | time f64, s
+    payload
+    CRC-32 u32 of all of the above                                     (little-endian throughout)
+
+HELLO carries JSON, STATE and COMMAND float64 arrays, FAULT (tests) JSON, the others nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from motoric.hardware.robot import RobotCommand, RobotState
+
+MAGIC, VERSION = b"MTRC", 1
+HELLO, STATE, COMMAND, ACTIVATE, DEACTIVATE, FAULT = range(1, 7)
+HEADER, CRC = struct.Struct("<4sBBHId"), struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Packet:
+    kind: int
+    sequence: int
+    time: float
+    payload: bytes
+
+
+def encode(packet: Packet) -> bytes:
+    body = HEADER.pack(
+        MAGIC, VERSION, packet.kind, len(packet.payload), packet.sequence % 2**32, packet.time
+    )
+    body += packet.payload
+    return body + CRC.pack(zlib.crc32(body))
+
+
+class Decoder:
+    """Packets from a byte stream; what is damaged is skipped up to the next packet.
+
+    damaged: how many times bytes had to be skipped.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.damaged = 0
+
+    def feed(self, data: bytes) -> list[Packet]:
+        """Add received bytes; returns the packets completed by them."""
+        buffer = self._buffer
+        buffer += data
+        packets = []
+        while len(buffer) >= HEADER.size + CRC.size:
+            magic, version, kind, size, sequence, time = HEADER.unpack_from(buffer)
+            end = HEADER.size + size
+            if magic != MAGIC or version != VERSION:
+                self._skip()
+            elif len(buffer) < end + CRC.size:
+                break
+            elif CRC.unpack_from(buffer, end)[0] != zlib.crc32(memoryview(buffer)[:end]):
+                self._skip()
+            else:
+                packets.append(Packet(kind, sequence, time, bytes(buffer[HEADER.size : end])))
+                del buffer[: end + CRC.size]
+        return packets
+
+    def _skip(self) -> None:
+        self.damaged += 1
+        at = self._buffer.find(MAGIC, 1)
+        del self._buffer[: at if at > 0 else max(1, len(self._buffer) - len(MAGIC) + 1)]
+
+
+def encode_state(state: RobotState) -> bytes:
+    parts = (
+        state.position, state.velocity, state.torque, state.orientation,
+        state.angular_velocity, state.base_velocity, [state.base_height],
+    )  # fmt: skip
+    payload = np.concatenate(parts).astype("<f8").tobytes()
+    return encode(Packet(STATE, state.sequence, state.time, payload))
+
+
+def decode_state(packet: Packet, joints: int) -> RobotState:
+    """Raises ValueError where the size doesn't fit the joints."""
+    values = np.frombuffer(packet.payload, "<f8")
+    if len(values) != 3 * joints + 11:
+        raise ValueError(f"state of {len(values)} numbers, expected {3 * joints + 11}")
+    ends = np.cumsum([joints, joints, joints, 4, 3, 3])
+    position, velocity, torque, orientation, angular, base, height = np.split(values, ends)
+    return RobotState(
+        packet.time, packet.sequence, position, velocity, torque, orientation, angular, base,
+        float(height[0]),
+    )  # fmt: skip
+
+
+def encode_command(command: RobotCommand) -> bytes:
+    parts = (command.position, command.velocity, command.kp, command.kd, command.torque)
+    payload = np.concatenate(parts).astype("<f8").tobytes()
+    return encode(Packet(COMMAND, command.sequence, command.time, payload))
+
+
+def decode_command(packet: Packet, joints: int) -> RobotCommand:
+    """Raises ValueError where the size doesn't fit the joints or a number is not finite."""
+    values = np.frombuffer(packet.payload, "<f8")
+    if len(values) != 5 * joints:
+        raise ValueError(f"command of {len(values)} numbers, expected {5 * joints}")
+    if not np.isfinite(values).all():
+        raise ValueError("command: not finite")
+    return RobotCommand(packet.time, packet.sequence, *values.reshape(5, joints))

@@ -1,0 +1,144 @@
+"""The Robot interface to a simulated robot that runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from motoric.hardware import packets
+from motoric.hardware.go2 import GO2
+from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
+
+CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machine
+
+
+class SimRobot(Robot):
+    """A simulated robot; `configure` starts its process, `close` ends it.
+
+    faults: obey `inject` (tests). damaged counts packets with a wrong checksum.
+    """
+
+    def __init__(self, spec: RobotSpec = GO2, faults: bool = False) -> None:
+        self.spec, self._faults = spec, faults
+        self.process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._decoder = packets.Decoder()
+        self._state: RobotState | None = None
+
+    @property
+    def damaged(self) -> int:
+        return self._decoder.damaged
+
+    def configure(self) -> None:
+        arguments = [sys.executable, "-m", "motoric.hardware.sim_server", self.spec.name]
+        if self._faults:
+            arguments.append("--faults")
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        deadline = time.monotonic() + CONNECT_SECONDS
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], CONNECT_SECONDS)
+        line = self.process.stdout.readline().decode() if ready else ""
+        if not line.startswith("port "):
+            self.close()
+            raise RobotError(f"simulated {self.spec.name} did not start")
+        self._socket = socket.create_connection(("127.0.0.1", int(line.split()[1])), timeout=5.0)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setblocking(False)
+        hello = None
+        while self._state is None or hello is None:
+            if time.monotonic() > deadline:
+                self.close()
+                raise RobotError(f"simulated {self.spec.name} is silent")
+            for packet in self._receive():
+                if packet.kind == packets.HELLO:
+                    hello = json.loads(packet.payload)
+                    self._check(hello)
+            time.sleep(0.002)
+
+    def _check(self, hello: dict[str, Any]) -> None:
+        for key, mine in (("robot", self.spec.name), ("joints", list(self.spec.joints))):
+            if hello.get(key) != mine:
+                self.close()
+                raise RobotError(f"robot says {key} {hello.get(key)!r}, expected {mine!r}")
+
+    def activate(self) -> None:
+        self._send(packets.encode(packets.Packet(packets.ACTIVATE, 0, time.monotonic(), b"")))
+
+    def read(self) -> RobotState:
+        self._receive()
+        if self._state is None:
+            raise RobotError(f"simulated {self.spec.name}: no state yet, configure it first")
+        return self._state
+
+    def write(self, command: RobotCommand) -> None:
+        self._send(packets.encode_command(command))
+
+    def deactivate(self) -> None:
+        try:
+            self._send(packets.encode(packets.Packet(packets.DEACTIVATE, 0, time.monotonic(), b"")))
+        except RobotError:
+            pass  # a robot that can't be reached switches its motors off by itself
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self.process is not None:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.close()
+            try:
+                self.process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+
+    def inject(self, **fault: Any) -> None:
+        """Ask for a fault of `sim_server.Faults.apply`, or drop=True."""
+        payload = json.dumps(fault).encode()
+        self._send(packets.encode(packets.Packet(packets.FAULT, 0, time.monotonic(), payload)))
+
+    def _receive(self) -> list[packets.Packet]:
+        """All packets that have arrived; the newest state is kept."""
+        if self._socket is None:
+            raise RobotError(f"simulated {self.spec.name} is not connected")
+        found = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise RobotError(f"simulated {self.spec.name}: {error.strerror}") from None
+            if not data:
+                raise RobotError(f"simulated {self.spec.name}: connection closed")
+            found += self._decoder.feed(data)
+        for packet in reversed(found):
+            if packet.kind == packets.STATE:
+                try:
+                    self._state = packets.decode_state(packet, len(self.spec.joints))
+                except ValueError as error:
+                    raise RobotError(f"simulated {self.spec.name}: {error}") from None
+                break
+        return found
+
+    def _send(self, data: bytes) -> None:
+        if self._socket is None:
+            raise RobotError(f"simulated {self.spec.name} is not connected")
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            raise RobotError(f"simulated {self.spec.name} takes no commands") from None
+        except OSError as error:
+            raise RobotError(f"simulated {self.spec.name}: {error.strerror}") from None
+        if sent != len(data):
+            raise RobotError(f"simulated {self.spec.name} takes no commands")
