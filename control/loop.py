@@ -56,6 +56,11 @@ class RateLoop:
             pass
 
     @property
+    def lateness_last(self) -> float:
+        """How late the present tick began, s."""
+        return self._lateness[-1]
+
+    @property
     def lateness(self) -> NDArray[np.float64]:
         """How late each tick began, s, [ticks]."""
         return np.array(self._lateness)
@@ -70,4 +75,4 @@ def percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
     if len(seconds) == 0:
         return {"p50": 0.0, "p99": 0.0, "max": 0.0}
     p50, p99 = np.percentile(seconds, [50, 99])
-    return {"p50": p50 * 1e3, "p99": p99 * 1e3, "max": float(seconds.max()) * 1e3}
+    return {"p50": float(p50) * 1e3, "p99": float(p99) * 1e3, "max": float(seconds.max()) * 1e3}

@@ -1,0 +1,190 @@
+"""The log of a deployment: MCAP with JSON messages, readable by Foxglove and by `read_log`.
+
+/state, /command, /policy and /status each hold one message per tick of the control loop. Chunks
+are small and written at once, so a process that is killed leaves all but its last second.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from mcap.exceptions import McapError
+from mcap.reader import NonSeekingReader
+from mcap.writer import CompressionType, Writer
+from motoric.control.supervisor import SafeCommand
+from motoric.hardware.robot import Array, RobotState
+
+CHUNK = 32 * 1024  # bytes
+TOPICS = {
+    "/state": "measured: joints rad, rad/s, N m; base in SI units, quaternion (w, x, y, z)",
+    "/command": "sent to the motors: rad, rad/s, N m/rad, N m s/rad, N m",
+    "/policy": "observation, action, velocity command; seconds is null where it was late",
+    "/status": "mode of the supervisor, its reason, lateness of the tick in s",
+}
+
+
+class LogError(ValueError):
+    """A log that is missing, damaged from the start, or not one of ours."""
+
+
+class LogWriter:
+    """Writes from a thread of its own, so that a slow disk never delays the control loop.
+
+    A disk error ends the log, not the deployment: `error` says what happened.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+        try:
+            self._file: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise LogError(f"log {path}: {error.strerror}") from None
+        self.error: str | None = None
+        self._queue: queue.SimpleQueue[tuple[str, float, dict[str, Any]] | None]
+        self._queue = queue.SimpleQueue()
+        self._offset = time.time() - time.monotonic()
+        self._thread = threading.Thread(target=self._run, args=(metadata,), daemon=True)
+        self._thread.start()
+
+    def tick(
+        self,
+        now: float,
+        tick: int,
+        state: RobotState | None,
+        sent: SafeCommand,
+        policy: dict[str, Any] | None,
+        status: dict[str, Any],
+    ) -> None:
+        """One tick of the loop at `now`, s on the monotonic clock. Returns at once."""
+        if state is not None:
+            self._queue.put(("/state", now, {"tick": tick, **vars(state)}))
+        self._queue.put(("/command", now, {"tick": tick, **vars(sent)}))
+        if policy is not None:
+            self._queue.put(("/policy", now, {"tick": tick, **policy}))
+        self._queue.put(("/status", now, {"tick": tick, **status}))
+
+    def close(self) -> None:
+        """Finish the file. Safe to call more than once."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join(10.0)
+
+    def _run(self, metadata: dict[str, str]) -> None:
+        try:
+            writer = Writer(self._file, chunk_size=CHUNK, compression=CompressionType.ZSTD)
+            writer.start(profile="", library="motoric")
+            writer.add_metadata("motoric", metadata)
+            channels = {}
+            for topic, text in TOPICS.items():
+                schema = json.dumps({"type": "object", "title": topic[1:], "description": text})
+                identity = writer.register_schema(topic[1:], "jsonschema", schema.encode())
+                channels[topic] = writer.register_channel(topic, "json", identity)
+            while (item := self._queue.get()) is not None:
+                topic, now, message = item
+                stamp = int((now + self._offset) * 1e9)
+                data = json.dumps(message, default=_plain).encode()
+                writer.add_message(channels[topic], stamp, data, stamp)
+            writer.finish()
+        except OSError as error:
+            self.error = f"log: {error.strerror or error}"
+        finally:
+            self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(type(value).__name__)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A deployment of T ticks.
+
+    times [T], s from the first; position, velocity, torque [T, J] measured; orientation [T, 4];
+    base_velocity [T, 3], base_height [T] (NaN where not measured); target [T, J] sent;
+    status, reason [T]; command [T, 3], the velocity asked for; metadata: robot, task, rate, ...
+    """
+
+    robot: str
+    times: Array
+    position: Array
+    velocity: Array
+    torque: Array
+    orientation: Array
+    base_velocity: Array
+    base_height: Array
+    target: Array
+    kp: Array
+    status: list[str]
+    reason: list[str]
+    command: Array
+    metadata: dict[str, str]
+
+
+def read_log(path: Path | str) -> Log:
+    """Read a log; one that was cut off is read up to there. Raises LogError."""
+    path = Path(path)
+    found: dict[str, dict[int, dict[str, Any]]] = {topic: {} for topic in TOPICS}
+    stamps: dict[int, int] = {}
+    metadata: dict[str, str] = {}
+    try:
+        with open(path, "rb") as file:
+            try:
+                reader = NonSeekingReader(file)
+                for _, channel, message in reader.iter_messages(log_time_order=False):
+                    if channel.topic in found:
+                        content = json.loads(message.data)
+                        found[channel.topic][content["tick"]] = content
+                        stamps[content["tick"]] = message.log_time
+            except (McapError, EOFError, ValueError, KeyError) as error:
+                if not stamps:
+                    raise LogError(f"log {path}: not a log of motoric: {error}") from None
+        with open(path, "rb") as file:
+            metadata = _metadata(file)
+    except OSError as error:
+        raise LogError(f"log {path}: {error.strerror}") from None
+    ticks = [t for t in sorted(found["/state"]) if t in found["/command"] and t in found["/status"]]
+    if not ticks:
+        raise LogError(f"log {path}: holds no states")
+
+    def series(topic: str, key: str) -> Array:
+        return np.array([found[topic][t][key] for t in ticks], np.float64)
+
+    nothing = {"command": [np.nan] * 3}
+    return Log(
+        robot=metadata.get("robot", ""),
+        times=np.array([(stamps[t] - stamps[ticks[0]]) * 1e-9 for t in ticks]),
+        position=series("/state", "position"),
+        velocity=series("/state", "velocity"),
+        torque=series("/state", "torque"),
+        orientation=series("/state", "orientation"),
+        base_velocity=series("/state", "base_velocity"),
+        base_height=series("/state", "base_height"),
+        target=series("/command", "position"),
+        kp=series("/command", "kp"),
+        status=[found["/status"][t]["mode"] for t in ticks],
+        reason=[found["/status"][t]["reason"] for t in ticks],
+        command=np.array([found["/policy"].get(t, nothing)["command"] for t in ticks], np.float64),
+        metadata=metadata,
+    )
+
+
+def _metadata(file: BinaryIO) -> dict[str, str]:
+    """Our metadata record, the first of the file."""
+    from mcap.records import Metadata
+    from mcap.stream_reader import StreamReader
+
+    try:
+        for record in StreamReader(file, skip_magic=False).records:
+            if isinstance(record, Metadata) and record.name == "motoric":
+                return dict(record.metadata)
+    except (McapError, EOFError):
+        pass
+    return {}
