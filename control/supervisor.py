@@ -249,7 +249,7 @@ class Supervisor:
             return f"state: {now - self._fresh:.3f} s old, at most {at.stale} allowed"
         if state is None:
             return None
-        w, x, y, z = state.orientation
+        w, x, y, z = np.clip(state.orientation, -10, 10)  # no overflow in the square
         norm = w * w + x * x + y * y + z * z
         if not 0.8 < norm < 1.2:
             return f"state: orientation is not a unit quaternion (norm {norm**0.5:.3f})"

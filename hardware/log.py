@@ -1,11 +1,12 @@
 """The log of a deployment: MCAP with JSON messages, readable by Foxglove and by `read_log`.
 
 /state, /command, /policy and /status each hold one message per tick of the control loop. Chunks
-are small and written at once, so a process that is killed leaves all but its last second.
+are written every second, so a process that is killed leaves all but its last one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -15,13 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from mcap.exceptions import McapError
 from mcap.reader import NonSeekingReader
 from mcap.writer import CompressionType, Writer
 from motoric.control.supervisor import SafeCommand
 from motoric.hardware.robot import Array, RobotState
 
-CHUNK = 32 * 1024  # bytes
+CHUNK = 128 * 1024  # bytes
 TOPICS = {
     "/state": "measured: joints rad, rad/s, N m; base in SI units, quaternion (w, x, y, z)",
     "/command": "sent to the motors: rad, rad/s, N m/rad, N m s/rad, N m",
@@ -42,7 +42,7 @@ class LogWriter:
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
         try:
-            self._file: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115
+            self._file: BinaryIO = open(path, "xb")  # noqa: SIM115
         except OSError as error:
             raise LogError(f"log {path}: {error.strerror}") from None
         self.error: str | None = None
@@ -85,16 +85,21 @@ class LogWriter:
                 schema = json.dumps({"type": "object", "title": topic[1:], "description": text})
                 identity = writer.register_schema(topic[1:], "jsonschema", schema.encode())
                 channels[topic] = writer.register_channel(topic, "json", identity)
+            flushed = time.monotonic()
             while (item := self._queue.get()) is not None:
                 topic, now, message = item
                 stamp = int((now + self._offset) * 1e9)
                 data = json.dumps(message, default=_plain).encode()
                 writer.add_message(channels[topic], stamp, data, stamp)
+                if now - flushed >= 1.0:
+                    writer.flush()
+                    flushed = now
             writer.finish()
         except OSError as error:
             self.error = f"log: {error.strerror or error}"
         finally:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what the full disk did not take
+                self._file.close()
 
 
 def _plain(value: Any) -> Any:
@@ -105,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Log:
-    """A deployment of T ticks.
+    """A deployment of T ticks. States are NaN in ticks when none came.
 
     times [T], s from the first; position, velocity, torque [T, J] measured; orientation [T, 4];
     base_velocity [T, 3], base_height [T] (NaN where not measured); target [T, J] sent;
@@ -143,19 +148,23 @@ def read_log(path: Path | str) -> Log:
                         content = json.loads(message.data)
                         found[channel.topic][content["tick"]] = content
                         stamps[content["tick"]] = message.log_time
-            except (McapError, EOFError, ValueError, KeyError) as error:
+            except Exception as error:  # cut off or damaged: parsers raise what they will
                 if not stamps:
-                    raise LogError(f"log {path}: not a log of motoric: {error}") from None
+                    raise LogError(
+                        f"log {path}: not a log of motoric ({type(error).__name__})"
+                    ) from None
         with open(path, "rb") as file:
             metadata = _metadata(file)
     except OSError as error:
         raise LogError(f"log {path}: {error.strerror}") from None
-    ticks = [t for t in sorted(found["/state"]) if t in found["/command"] and t in found["/status"]]
-    if not ticks:
+    ticks = [t for t in sorted(found["/status"]) if t in found["/command"]]
+    if not found["/state"] or not ticks:
         raise LogError(f"log {path}: holds no states")
+    like = next(iter(found["/state"].values()))
 
     def series(topic: str, key: str) -> Array:
-        return np.array([found[topic][t][key] for t in ticks], np.float64)
+        none = np.full_like(np.asarray(like[key], np.float64), np.nan) if key in like else np.nan
+        return np.array([found[topic].get(t, {}).get(key, none) for t in ticks], np.float64)
 
     nothing = {"command": [np.nan] * 3}
     return Log(
@@ -185,6 +194,6 @@ def _metadata(file: BinaryIO) -> dict[str, str]:
         for record in StreamReader(file, skip_magic=False).records:
             if isinstance(record, Metadata) and record.name == "motoric":
                 return dict(record.metadata)
-    except (McapError, EOFError):
+    except Exception:  # cut off before it
         pass
     return {}

@@ -71,7 +71,7 @@ numbers = st.one_of(plausible, plausible, plausible, anything)
 joints = st.lists(numbers, min_size=12, max_size=12).map(np.array)
 mild = st.lists(st.floats(-0.3, 0.3), min_size=12, max_size=12).map(np.array)
 targets = st.one_of(
-    st.none(), joints, mild.map(lambda d: GO2.stand + d), joints.map(lambda j: 1e6 * j),
+    st.none(), joints, mild.map(lambda d: GO2.stand + d), joints.map(lambda j: np.clip(j, -1e9, 1e9) * 1e6),
     st.just(np.zeros(3)), st.just(np.array(["x"] * 12)),
 )  # fmt: skip
 
@@ -99,9 +99,9 @@ def test_no_command_outside_the_limits_ever_leaves(risen, steps):
         plant.tick += kind != "frozen"
         state = Measured(now, plant.tick, plant.position.copy())
         if kind == "noisy":
-            state.velocity, state.torque = 20 * mild, 50 * mild
+            state.velocity, state.torque = 100 * mild, 50 * mild
         elif kind == "wild":
-            state.position, state.velocity, state.torque = wild, wild[::-1], wild * 10
+            state.position, state.velocity, state.torque = wild, wild[::-1], np.roll(wild, 3)
             state.orientation = wild[:4]
         elif kind == "shape":
             state.position = np.zeros(3)
@@ -305,7 +305,7 @@ def test_a_robot_that_does_not_rise_is_a_fault():
 
 
 def test_torque_of_a_far_target_is_scaled_down():
-    s, plant = active()
+    plant = Plant()
     soft = Supervisor(
         JointLimits(GO2.limits.lower, GO2.limits.upper, GO2.limits.velocity, np.full(12, 2.0),
                     GO2.limits.target_rate),

@@ -1,0 +1,345 @@
+"""From bundle to simulated robot in its own process; injected faults end in the safe state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from motoric.hardware import deploy as deployment
+from motoric.hardware.bundle import Bundle, BundleError, write_bundle
+from motoric.hardware.deploy import PolicyThread, check_command, deploy
+from motoric.hardware.drivers import make_robot
+from motoric.hardware.go2 import GO2
+from motoric.hardware.log import read_log
+from motoric.hardware.robot import RobotError
+from motoric.hardware.sim_robot import SimRobot
+
+from .conftest import go2_spec, standing
+
+
+class Watched(SimRobot):
+    """A simulated robot that keeps what it was sent, and misbehaves at a given moment.
+
+    at: ticks after the policy took over; do: called once, with this robot
+    """
+
+    def __init__(self, at=25, do=None):
+        super().__init__(faults=True)
+        self.sent, self.states, self.stiff = [], [], 0
+        self.at, self.do = at, do
+
+    def write(self, command):
+        self.sent.append(command)
+        self.states.append(self._state)
+        # active: full stiffness in a standing pose
+        self.stiff += bool(command.kp.max() > 0.99 * GO2.kp[0])
+        if self.do is not None and self.stiff == self.at + 60:
+            do, self.do = self.do, None
+            do(self)
+        super().write(command)
+
+    def check_commands(self):
+        """Every command is finite, within position, rate and torque limits."""
+        limits = GO2.limits
+        for before, now in zip(self.sent, self.sent[1:], strict=False):
+            for name in ("position", "velocity", "kp", "kd", "torque"):
+                assert np.isfinite(getattr(now, name)).all(), name
+            assert (now.position >= limits.lower - 1e-9).all()
+            assert (now.position <= limits.upper + 1e-9).all()
+            moved = np.abs(now.position - before.position)
+            assert (moved <= limits.target_rate * 0.02 + 1e-9).all()
+        for state, sent in zip(self.states, self.sent, strict=True):
+            if np.isfinite(state.position).all() and np.isfinite(state.velocity).all():
+                torque = sent.kp * (sent.position - state.position) - sent.kd * state.velocity
+                assert (np.abs(torque) <= limits.torque * (1 + 1e-9)).all()
+
+
+class FaultyBundle(Bundle):
+    """A policy that misbehaves after some calls."""
+
+    def __init__(self, folder, after, how):
+        from motoric.hardware.bundle import read_spec
+
+        super().__init__(*read_spec(folder))
+        self.left, self.how = after, how
+
+    def act(self, observation):
+        self.left -= 1
+        action = super().act(observation)
+        return self.how(action) if self.left < 0 else action
+
+
+@pytest.fixture
+def robots():
+    made = []
+    yield made.append
+    for robot in made:
+        robot.close()
+
+
+def run(bundle, robot, tmp_path, robots, duration=1.5):
+    robots(robot)
+    report = deploy(bundle, robot, duration, [0.0, 0.0, 0.0], tmp_path / "log.mcap", keys=False)
+    robot.check_commands()
+    log = read_log(tmp_path / "log.mcap")
+    assert len(log.times) >= report.ticks - 2
+    return report, log
+
+
+def test_it_rises_stands_and_lies_down(bundle_folder, tmp_path, robots):
+    robot = Watched()
+    report, log = run(Bundle.load(bundle_folder), robot, tmp_path, robots)
+    assert report.fault is None
+    assert report.ended == "finished"
+    assert report.seconds == pytest.approx(1.5, abs=0.1)
+    assert not report.fell
+    assert report.velocity_error_mean < 0.05
+    active = np.array(log.status) == "active"
+    assert log.base_height[active].min() > 0.22
+    assert log.base_height[-1] < 0.15
+    assert list(dict.fromkeys(log.status)) == ["soft_start", "active", "stopping", "off"]
+    np.testing.assert_array_equal(log.target[5], robot.sent[5].position)
+
+
+def nan(action):
+    return action * np.nan
+
+
+def late(action):
+    time.sleep(0.5)
+    return action
+
+
+def crash(action):
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [(nan, "action: not finite"), (late, "policy late"), (crash, "policy: RuntimeError: out of")],
+)
+def test_a_faulty_policy_ends_safe(bundle_folder, tmp_path, robots, how, words):
+    bundle = FaultyBundle(bundle_folder, 30, how)
+    report, log = run(bundle, Watched(), tmp_path, robots)
+    ends_safe(report, log, words)
+
+
+def kill(robot):
+    os.kill(robot.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("do", "words"),
+    [
+        (lambda r: r.inject(freeze=5.0), "state: 0.1"),
+        (lambda r: r.inject(drop=True), "connection lost"),
+        (kill, "connection lost"),
+        (lambda r: os.kill(r.process.pid, signal.SIGSTOP), "state: 0.1"),
+        (lambda r: r.inject(joint=[2, -0.3]), "joint 2: position"),
+        (lambda r: r.inject(tip=2.0), "tilted by"),
+    ],
+    ids=["frozen state", "dropped", "killed", "stopped", "limit hit", "tipped over"],
+)
+def test_a_faulty_robot_ends_safe(bundle_folder, tmp_path, robots, do, words):
+    robot = Watched(do=do)
+    try:
+        report, log = run(Bundle.load(bundle_folder), robot, tmp_path, robots)
+    finally:
+        if robot.process is not None and robot.process.poll() is None:
+            os.kill(robot.process.pid, signal.SIGCONT)
+    ends_safe(report, log, words)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_an_emergency_stop(bundle_folder, tmp_path, robots, number):
+    robot = Watched(do=lambda r: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    report, log = run(Bundle.load(bundle_folder), robot, tmp_path, robots)
+    ends_safe(report, log, f"e-stop by {number.name}")
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [(b" ", "e-stop by key"), (b"\n", "e-stop by key"), (b"q", "")]
+)
+def test_keys(bundle_folder, tmp_path, robots, monkeypatch, key, words):
+    """A real terminal: a pseudo-terminal stands for the operator's keyboard."""
+    main, terminal = os.openpty()
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        robot = Watched(do=lambda r: os.write(main, key))
+        robots(robot)
+        report = deploy(
+            Bundle.load(bundle_folder), robot, 1.5, [0.0] * 3, tmp_path / "log.mcap", keys=True
+        )
+    os.close(main)
+    robot.check_commands()
+    if key == b"q":
+        assert report.fault is None
+        assert report.ended == "ended by key"
+        assert report.seconds < 1.4
+    else:
+        ends_safe(report, read_log(tmp_path / "log.mcap"), words)
+
+
+def ends_safe(report, log, words):
+    assert report.fault is not None
+    assert words in report.fault
+    assert log.status[-1] == "fault"
+    assert words in log.reason[-1]
+    first = log.status.index("fault")
+    assert not log.kp[first:].any()
+    assert report.seconds < 1.4
+
+
+def test_corrupted_packets_are_dropped_and_it_goes_on(bundle_folder, tmp_path, robots):
+    robot = Watched(do=lambda r: r.inject(corrupt=0.1))
+    report, _ = run(Bundle.load(bundle_folder), robot, tmp_path, robots)
+    assert report.fault is None
+    assert robot.damaged > 5
+
+
+def test_silence_damps_the_motors_of_the_robot_itself(robots):
+    """A policy computer that dies leaves the robot to its own watchdog."""
+    robot = SimRobot()
+    robots(robot)
+    robot.configure()
+    robot.activate()
+    from motoric.hardware.robot import RobotCommand
+
+    deadline = time.monotonic() + 1.5
+    tick = 0
+    while time.monotonic() < deadline:
+        tick += 1
+        zero = np.zeros(12)
+        robot.write(RobotCommand(time.monotonic(), tick, GO2.stand, zero, GO2.kp, GO2.kd, zero))
+        time.sleep(0.02)
+        state = robot.read()
+    assert state.base_height > 0.2
+    time.sleep(2.0)
+    state = robot.read()
+    assert state.base_height < 0.15
+    assert np.abs(state.torque).max() < 5.0
+
+
+def test_the_server_ends_with_the_process_that_started_it(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "from motoric.hardware.sim_robot import SimRobot; import time; r = SimRobot(); "
+        "r.configure(); print(r.process.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    server = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{server}/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the simulated robot is still running")
+
+
+def test_the_policy_thread_drops_answers_to_old_states(bundle_folder):
+    gate = threading.Event()
+
+    class Slow(Bundle):
+        def act(self, observation):
+            gate.wait(5)
+            return observation[:, :12] * 1.0
+
+    from motoric.hardware.bundle import read_spec
+
+    policy = PolicyThread(Slow(*read_spec(bundle_folder)))
+    assert policy.act(np.full(47, 1.0, np.float32), 0.01) == (None, None)
+    assert policy.act(np.full(47, 2.0, np.float32), 0.01) == (None, None)
+    gate.set()
+    time.sleep(0.1)
+    action, _ = policy.act(np.full(47, 3.0, np.float32), 1.0)
+    assert action is not None
+    assert (action == 3.0).all()
+    policy.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([5.0, 0, 0], "command: forward 5.0, the policy was trained for -0.6 to 1.0"),
+        ([0, 0, -0.9], "command: turn -0.9"),
+        ([0, 0], "expected 3 finite numbers"),
+        ([0, float("nan"), 0], "expected 3 finite numbers"),
+    ],
+)
+def test_a_command_outside_the_trained_range_is_refused(command, words):
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        check_command(go2_spec(), command)
+
+
+def test_a_bundle_of_another_robot_is_refused(tmp_path):
+    write_bundle(tmp_path / "b", standing(), go2_spec(robot="spot"))
+    robot = SimRobot()
+    with pytest.raises(BundleError, match="'spot', expected 'go2'"):
+        deploy(Bundle.load(tmp_path / "b"), robot, 1.0, [0.0] * 3)
+    assert robot.process is None
+
+
+def test_a_robot_that_does_not_start_is_one_error(monkeypatch, bundle_folder, tmp_path):
+    monkeypatch.setattr("motoric.hardware.sim_robot.sys.executable", "/bin/false")
+    with pytest.raises(RobotError, match="did not start"):
+        deploy(Bundle.load(bundle_folder), SimRobot(), 1.0, [0.0] * 3)
+
+
+def test_drivers():
+    assert isinstance(make_robot("sim_go2"), SimRobot)
+    with pytest.raises(ValueError, match="'spot' is unknown, expected one of sim_go2"):
+        make_robot("spot")
+
+
+def test_observation_of_the_robot_is_that_of_training():
+    """The same state gives the same numbers on the robot and in the task."""
+    from motoric.envs.batched import BatchedEnv
+    from motoric.envs.go2_velocity import Go2Velocity
+    from motoric.hardware.robot import RobotState
+
+    task = Go2Velocity(randomise=False)
+    env = BatchedEnv(task, 1, seed=3)
+    env.hold_command([0.5, 0.1, -0.2])
+    env.reset()
+    env.episode.phase[:] = 0.0
+    rng = np.random.default_rng(0)
+    seen = []
+
+    class Recorder:
+        spec = go2_spec(rate=50.0)
+
+        def act(self, observation):
+            seen.append(observation[0])
+            return actions[len(seen) - 1][None]
+
+    actions = rng.uniform(-0.3, 0.3, (10, 12)).astype(np.float32)
+    walker = deployment.Walker(Recorder(), np.array([0.5, 0.1, -0.2]))  # type: ignore[arg-type]
+    wanted = env._observe()
+    for action in actions:
+        motion = env.motion
+        state = RobotState(
+            0.0, 0, motion.position[0], motion.velocity[0], motion.torque[0],
+            motion.orientation[0], motion.angular_velocity[0],
+        )  # fmt: skip
+        target = walker.target(state)
+        np.testing.assert_allclose(seen[-1], wanted[0], atol=1e-6)
+        np.testing.assert_allclose(target, GO2.stand + task.action_scale * action, atol=1e-6)
+        wanted, _, ended, _, _ = env.step(action[None])
+        assert not ended.any()
+    walker.policy.close()
