@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -81,10 +82,9 @@ class SimRobot(Robot):
         self._send(packets.encode_command(command))
 
     def deactivate(self) -> None:
-        try:
+        # A robot that can't be reached switches its motors off by itself.
+        with contextlib.suppress(RobotError):
             self._send(packets.encode(packets.Packet(packets.DEACTIVATE, 0, time.monotonic(), b"")))
-        except RobotError:
-            pass  # a robot that can't be reached switches its motors off by itself
 
     def close(self) -> None:
         if self._socket is not None:

@@ -87,7 +87,7 @@ def _show(settings: schema.Evaluate, bundle: Bundle, options: dict[str, Any], se
     if settings.viewer.name == "web":
         from motoric.scripts.view_web import serve
 
-        serve(scene, settings.viewer.host, settings.viewer.port)
+        serve(scene, settings.viewer.host, settings.viewer.port, bundle.spec.task)
     else:
         from motoric.scripts.view_native import show
 
