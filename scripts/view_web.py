@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import socket
 import threading
@@ -32,13 +34,15 @@ class Page:
         for name in ("websockets.server", "websockets"):
             logging.getLogger(name).setLevel(logging.ERROR)
         _check_free(host, port)
-        self.server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # viser's own greeting
+            self.server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
         actual = self.server.get_port()
         if actual != port:  # another program took it in between: viser moved on
             self.server.stop()
             raise UserError(f"viewer.port: {port} is in use on {host}, give another one")
         self.model, self.data = model, mujoco.MjData(model)
-        self.server.gui.configure_theme(control_layout="fixed", dark_mode=False)
+        self.server.gui.configure_theme(dark_mode=False)
+        self.server.gui.main_panel.dock_right()
         self.scene = ViserMujocoScene(self.server, model, num_envs=1)
         self.gui = self.server.gui
 
@@ -55,7 +59,8 @@ class Page:
         self.server.flush()
 
     def close(self) -> None:
-        self.server.stop()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server.stop()
 
 
 def _check_free(host: str, port: int) -> None:

@@ -71,7 +71,8 @@ numbers = st.one_of(plausible, plausible, plausible, anything)
 joints = st.lists(numbers, min_size=12, max_size=12).map(np.array)
 mild = st.lists(st.floats(-0.3, 0.3), min_size=12, max_size=12).map(np.array)
 targets = st.one_of(
-    st.none(), joints, mild.map(lambda d: GO2.stand + d), joints.map(lambda j: np.clip(j, -1e9, 1e9) * 1e6),
+    st.none(), joints, mild.map(lambda d: GO2.stand + d),
+    joints.map(lambda j: 1e6 * np.clip(j, -1e9, 1e9)),
     st.just(np.zeros(3)), st.just(np.array(["x"] * 12)),
 )  # fmt: skip
 

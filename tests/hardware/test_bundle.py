@@ -21,7 +21,7 @@ from motoric.hardware.bundle import (
 from motoric.hardware.go2 import GO2
 from motoric.hardware.observation import Term
 
-from .conftest import TERMS, go2_spec, linear, standing
+from ..conftest import TERMS, go2_spec, linear, standing
 
 
 def test_round_trip(tmp_path):

@@ -18,7 +18,7 @@ from motoric.hardware.log import read_log
 from motoric.hardware.robot import RobotError
 from motoric.hardware.sim_robot import SimRobot
 
-from .conftest import go2_spec, standing
+from ..conftest import go2_spec, standing
 
 
 class Watched(SimRobot):
