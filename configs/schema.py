@@ -312,7 +312,7 @@ def check(config: Any, prefix: str = "") -> None:
                 raise ValueError(f"{key}: {value}, expected at most {AT_MOST[item.name]}")
             if item.name in ("duration", "seconds") and not 0 < value < float("inf"):
                 raise ValueError(f"{key}: {value}, expected a positive number of seconds")
-        elif item.name == "command" and value is not None and len(value) != 3:
+        elif item.name == "command" and isinstance(value, list) and len(value) != 3:
             raise ValueError(f"{key}: {value}, expected [forward, left, turn]")
 
 

@@ -63,7 +63,7 @@ class BatchedEnv:
             self.steps = np.zeros(self.num_envs, np.int64)
             self.target = np.tile(self._stand, (self.num_envs, 1))
             self.returns = np.zeros(self.num_envs)
-            self.episode = None
+            self.episode: Any = None  # the task's own memory, made at the first reset
         self._begin(np.asarray(ids, np.int64))
         self.motion = self.sim.measure()
         self.ticks += 1

@@ -9,7 +9,7 @@ from typing import Any
 from motoric.envs.go2_velocity import Go2Velocity
 from motoric.envs.task import Task
 
-TASKS: dict[str, Callable[..., Task]] = {"go2_velocity": Go2Velocity}
+TASKS: dict[str, Callable[..., Any]] = {"go2_velocity": Go2Velocity}
 
 
 def make_task(name: str, options: dict[str, Any]) -> Task:

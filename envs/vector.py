@@ -127,7 +127,7 @@ class TaskEnv(gym.Env):
         self.observation_space = observation_space(self.batched.task)
         self.action_space = action_space(self.batched.task)
         self.render_mode = render_mode
-        self._renderer: mujoco.Renderer | None = None
+        self._renderer: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)

@@ -93,7 +93,7 @@ def _unflat(name: str, arrays: dict[str, NDArray]) -> Any:
 
 
 def _statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:
-    found = {"ret": env.ret_rms}
+    found: dict[str, Any] = {"ret": env.ret_rms}
     if env.norm_obs and isinstance(env.obs_rms, dict):
         found |= {f"obs/{key}": rms for key, rms in env.obs_rms.items()}
     elif env.norm_obs:
@@ -203,7 +203,10 @@ def save(model: BaseAlgorithm, folder: Path, extra: dict[str, Any], keep: int = 
     try:
         manifest = {
             "tensors.pt": _write(new / "tensors.pt", lambda f: torch.save(tensors, f)),
-            "arrays.npz": _write(new / "arrays.npz", lambda f: np.savez(f, **arrays)),
+            "arrays.npz": _write(
+                new / "arrays.npz",
+                lambda f: np.savez(f, **arrays),  # type: ignore[arg-type]
+            ),
             "state.json": _write(
                 new / "state.json", lambda f: f.write(json.dumps(values, default=_number).encode())
             ),

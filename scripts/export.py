@@ -61,6 +61,8 @@ class Deterministic(nn.Module):
                 deviation = torch.tensor(rms.var + self.epsilon).sqrt()
                 self.register_buffer(f"deviation_{name}", deviation)
         if isinstance(self.action_space, spaces.Box):
+            self.low: torch.Tensor
+            self.high: torch.Tensor
             self.register_buffer("low", torch.tensor(self.action_space.low))
             self.register_buffer("high", torch.tensor(self.action_space.high))
 
@@ -76,7 +78,7 @@ class Deterministic(nn.Module):
         obs = values if self.is_dict else values["observation"]
         policy: Any = self.policy
         if isinstance(policy, ActorCriticPolicy):
-            features = policy.extract_features(obs, policy.pi_features_extractor)
+            features: Any = policy.extract_features(obs, policy.pi_features_extractor)
             return self._of_logits(policy.action_net(policy.mlp_extractor.forward_actor(features)))
         actor = policy.actor
         if isinstance(policy, SACPolicy):
@@ -148,7 +150,7 @@ def to_onnx(model: BaseAlgorithm) -> bytes:
             verbose=False,
         )
     assert program is not None
-    program.save(file)
+    program.save(file)  # type: ignore[arg-type]
     model.policy.set_training_mode(training)
     return file.getvalue()
 

@@ -33,7 +33,7 @@ def poses(log: Log, default_height: float) -> NDArray[np.float64]:
     base = base_positions(log)
     base[np.isnan(base[:, 2]), 2] = default_height
     found = np.concatenate([base, log.orientation, log.position], axis=1)
-    good = np.isfinite(found).all(axis=1)
+    good = np.asarray(np.isfinite(found).all(axis=1))
     last = np.maximum.accumulate(np.where(good, np.arange(len(good)), -1))
     return found[np.maximum(last, int(np.argmax(good)))]
 

@@ -57,7 +57,7 @@ class Scene(Protocol):
 class TaskScene:
     """One of our tasks with its policy. An episode ends by a fall, not by time."""
 
-    commands = ("forward", "left", "turn")
+    commands: tuple[str, ...] = ("forward", "left", "turn")
 
     def __init__(self, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
         self._bundle = bundle

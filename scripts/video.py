@@ -96,9 +96,10 @@ def caption(frame: Frame, lines: list[str]) -> Frame:
     """Text in the upper left corner."""
     picture = Image.fromarray(frame)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(11, frame.shape[0] // 32))
+    size = max(11, frame.shape[0] // 32)
+    font = ImageFont.load_default(size)
     for i, line in enumerate(lines):
-        at = (12, 10 + i * 1.4 * font.size)
+        at = (12, 10 + i * 1.4 * size)
         draw.text(at, line, fill=(25, 28, 34), font=font)
     return np.asarray(picture)
 

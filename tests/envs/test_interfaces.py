@@ -24,7 +24,8 @@ def test_stable_baselines3_accepts_it():
 
 
 def test_made_as_a_vector_it_is_the_batched_one():
-    envs = gym.make_vec("motoric/Go2Velocity-v0", num_envs=3, vectorization_mode="vector_entry_point")
+    name, mode = "motoric/Go2Velocity-v0", "vector_entry_point"
+    envs = gym.make_vec(name, num_envs=3, vectorization_mode=mode)
     assert isinstance(envs.unwrapped, BatchedVectorEnv)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     obs, _ = envs.reset(seed=5)

@@ -89,7 +89,7 @@ def test_killed_run_resumes_bit_for_bit(trained, tmp_path, motoric, policy):
     killed = tmp_path / "killed"
     process = start(killed, *arguments)
     wait_for_steps(killed, 2000, process)
-    time.sleep(random.random() * 0.2)  # noqa: NPY002
+    time.sleep(random.random() * 0.2)
     process.kill()
     process.wait()
     assert int(checkpoint.steps(killed / "checkpoints")[0].name[5:]) < 6000
