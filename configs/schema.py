@@ -190,8 +190,8 @@ class Train:
         default_factory=lambda: [
             {"policy": "ppo"},
             {"env": "go2_velocity"},
-            {"experiment": None},
             "_self_",
+            {"experiment": None},  # last: an experiment's values are above all defaults
         ]
     )
     policy: Any = MISSING

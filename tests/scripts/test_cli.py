@@ -1,0 +1,290 @@
+"""The command line: what it does, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from motoric.configs import schema
+from motoric.scripts import config
+from motoric.scripts.cli import main
+from motoric.scripts.config import UserError
+from motoric.scripts.run_folder import MetricsCsv, read_metrics
+
+from .conftest import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_names_and_defaults():
+    settings = config.load("train", ["policy=dsac_t", "env=half_cheetah", "seed=1"])
+    assert isinstance(settings.policy, schema.DSACT)
+    assert settings.env.id == "HalfCheetah-v5"
+    assert settings.seed == 1
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac", "td3", "dsac_t"])
+@pytest.mark.parametrize("env", config.group_choices("env"))
+def test_every_policy_with_every_environment(name, env):
+    extra = ["id=Pendulum-v1"] if env == "gym" else []
+    settings = config.load("train", [f"policy={name}", f"env={env}", *extra])
+    assert settings.policy.name == name
+
+
+def test_the_experiment():
+    settings = config.load("train", ["experiment=go2_walk", "policy.n_epochs=4"])
+    assert settings.total_steps == 2_500_000
+    assert config.load("train", ["total_steps=7", "experiment=go2_walk"]).total_steps == 7
+    assert settings.policy.gamma == 0.97
+    assert settings.policy.n_epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "words"),
+    [
+        ("train", ["policy=dsac"], ["policy", "'dsac'", "dsac_t", "ppo", "sac", "td3"]),
+        ("train", ["env=go3"], ["env", "'go3'", "go2_velocity"]),
+        ("train", ["total_step=5"], ["total_step", "did you mean total_steps"]),
+        ("train", ["policy.gama=0.5"], ["policy.gama", "did you mean policy.gamma"]),
+        ("train", ["policy.gamma=high"], ["policy.gamma", "high"]),
+        ("train", ["policy.gamma=1.5"], ["policy.gamma", "1.5", "at most 1"]),
+        ("train", ["total_steps=-5"], ["total_steps", "-5", "at least 1"]),
+        ("train", ["policy.activation=sine"], ["policy.activation", "sine", "tanh"]),
+        ("train", ["seed=many"], ["seed", "many"]),
+        ("train", ["env=gym"], ["id: missing", "id=Ant-v5"]),
+        ("train", ["id=Ant-v5"], ["id", "only with env=gym"]),
+        ("train", ["env=gym", "id=Ant-v99"], ["Ant-v99"]),
+        ("train", ["device=tpu"], ["device", "'tpu'", "auto, cpu or cuda"]),
+        ("train", ["hello"], ["'hello'", "key=value"]),
+        ("train", ["--fast"], ["--fast", "no such option"]),
+        ("train", ["seed=[1"], ["seed=[1"]),
+        ("train", ["+env.options.speed=1"], ["env.options.speed", "randomise"]),
+        ("train", ["+env.options.randomise=3"], ["env.options.randomise", "bool"]),
+        ("train", ["policy=sac", "env=gym", "id=CartPole-v1"], ["sac", "continuous", "ppo"]),
+        ("train", ["resume=/nowhere"], ["/nowhere", "not a run folder"]),
+        ("evaluate", [], ["run: missing"]),
+        ("evaluate", ["run=/nowhere"], ["/nowhere", "not a folder"]),
+        ("evaluate", ["run=/", "viewer=tv"], ["viewer", "'tv'", "web"]),
+        ("evaluate", ["run=/", "episodes=0"], ["episodes", "0", "at least 1"]),
+        ("evaluate", ["run=/", "command=[1]"], ["command", "[forward, left, turn]"]),
+        ("evaluate", ["run=/"], ["no bundle 'best'"]),
+        ("deploy", ["run=/", "robot=spot"], ["robot", "'spot'", "sim_go2"]),
+        ("deploy", ["run=/", "duration=-1"], ["duration", "-1"]),
+        ("replay", ["/nowhere.mcap"], ["/nowhere.mcap", "No such file"]),
+        ("fly", [], ["'fly'", "train", "deploy"]),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, command, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error, error
+    assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
+
+
+def test_help(capsys):
+    assert main([]) == 0
+    assert all(name in capsys.readouterr().out for name in schema.COMMANDS)
+    assert main(["train", "policy=dsac_t", "--help"]) == 0
+    text = capsys.readouterr().out
+    for key in ("policy.expected_value_target=true", "policy.critic_loss=gaussian",
+                "env=ant|go2_velocity", "total_steps=1000000",
+                "policy=dsac_t|ppo|sac|td3"):  # fmt: skip
+        assert key in text
+    for name in ("evaluate", "export", "deploy", "replay", "list", "demo"):
+        assert main([name, "--help"]) == 0
+        assert f"usage: motoric {name}" in capsys.readouterr().out
+
+
+def test_every_key_has_a_line_of_help():
+    for kind in (*schema.COMMANDS.values(), *schema.POLICIES.values(), schema.Env, schema.Robot):
+        for name, item in kind.__dataclass_fields__.items():
+            if name not in ("defaults", "name", "policy", "env", "robot", "viewer"):
+                assert item.metadata.get("help"), f"{kind.__name__}.{name}"
+
+
+def test_scripts_do_the_same(tmp_path):
+    for name in ("train", "evaluate", "export", "deploy", "replay"):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert f"usage: motoric {name}" in done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A short training of a Gymnasium environment, with the CLI."""
+    folder = tmp_path_factory.mktemp("cli")
+    done = subprocess.run(
+        [sys.executable, "-m", "motoric.scripts.cli", "train", "policy=dsac_t", "env=pendulum",
+         "total_steps=600", "policy.learning_starts=100", "policy.net_arch=[32,32]",
+         "eval_every=300", "eval_episodes=2", "log_every=200", "checkpoint_every=300",
+         "policy.buffer_size=1000", "policy.normalize_observation=true",
+         "run=a run, with [odd] name"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "a run, with [odd] name"
+
+
+def test_run_folder(run):
+    files = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    for name in ("config.yaml", "git.json", "versions.json", "metrics.csv",
+                 "bundle/best/policy.onnx", "bundle/best/bundle.json", "bundle/last/policy.onnx",
+                 "plots/learning_curve.png"):  # fmt: skip
+        assert name in files
+    assert any(f.startswith("tensorboard/events") for f in files)
+    assert len(list((run / "checkpoints").glob("step_*"))) == 2
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert written["policy"]["learning_starts"] == 100
+    assert written["env"]["id"] == "Pendulum-v1"
+    assert json.loads((run / "versions.json").read_text())["torch"]
+    rows = read_metrics(run / "metrics.csv")
+    assert [r["step"] for r in rows] == [200, 300, 400, 600] or rows[-1]["step"] == 600
+    assert "eval/return_mean" in rows[-1]
+
+
+def test_tensorboard_reads_the_events(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert "eval/return_mean" in events.Tags()["scalars"]
+    assert events.Scalars("eval/return_mean")[-1].step == 600
+
+
+def test_evaluate_export_and_list(run, motoric, tmp_path):
+    motoric("evaluate", f"run={run}", "episodes=3")
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["episodes"] == len(result["returns"]) == 3
+    assert result["length_mean"] == 200
+    again = motoric("evaluate", run, "episodes=3", "bundle=best")
+    assert json.loads((run / "evaluation.json").read_text()) == result
+    assert "3" in again.stdout
+    done = motoric("export", run, f"out={tmp_path / 'exported'}")
+    difference = float(done.stdout.rsplit(" ", 1)[1])
+    assert difference < 1e-5
+    assert (tmp_path / "exported" / "bundle.json").exists()
+    done = motoric("deploy", f"run={run}", check=False)
+    assert done.returncode == 2
+    assert "no robot to deploy on" in done.stderr
+    done = motoric("evaluate", f"run={run}", "command=[0.5,0,0]", check=False)
+    assert done.returncode == 2
+    assert "has no command" in done.stderr
+
+
+def test_a_run_is_never_overwritten(run, motoric):
+    done = motoric("train", "env=pendulum", f"run={run}", check=False)
+    assert done.returncode == 2
+    assert "resume=" in done.stderr
+
+
+def test_resume_of_a_gymnasium_environment(run, motoric, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    motoric("train", f"resume={copy}", "total_steps=800")
+    assert read_metrics(copy / "metrics.csv")[-1]["step"] == 800
+
+
+def test_sweep(tmp_path, motoric):
+    """Every combination runs; one that fails is reported and the rest finish."""
+    done = motoric(
+        "train", "-m", "env=gym", "id=Pendulum-v1,CartPole-v1", "policy=sac", "seed=1,2",
+        "total_steps=300", "policy.learning_starts=250", "policy.net_arch=[16]",
+        "eval_episodes=1", "policy.buffer_size=1000", cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()
+    results = [json.loads((sweep / f"job_{i}" / "result.json").read_text()) for i in range(4)]
+    assert [("error" in r) for r in results] == [False, False, True, True]
+    assert "continuous actions" in results[2]["error"]
+    assert results[0]["steps"] == 300
+    assert results[0]["best_return"] != results[1]["best_return"]
+    assert done.stdout.count("failed:") == 2
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_wrong_job_stops_a_sweep_before_it_begins(tmp_path, motoric):
+    done = motoric("train", "-m", "policy=ppo,nonsense", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_go2_from_training_to_robot(tmp_path, motoric):
+    """All commands on one robot task: train, evaluate, film, deploy, replay, list."""
+    motoric("train", "env=go2_velocity", *SMALL["ppo"], "total_steps=1500", "run=runs/a",
+            "eval_episodes=2", cwd=tmp_path)  # fmt: skip
+    done = motoric(
+        "evaluate", "runs/a", "episodes=4", "seconds=0.5", "command=[0.5,0,0]", "viewer=video",
+        "viewer.seconds=0.2", cwd=tmp_path,
+    )  # fmt: skip
+    assert "velocity error" in done.stdout
+    assert (tmp_path / "runs/a/videos/best_seed0.mp4").stat().st_size > 1000
+    done = motoric("deploy", "runs/a", "duration=0.5", "robot=sim_go2", cwd=tmp_path, check=False)
+    assert done.returncode in (0, 1), done.stderr  # it has not learned to stand
+    assert "loop lateness" in done.stdout
+    (log,) = (tmp_path / "runs/a/logs").glob("*.mcap")
+    done = motoric("replay", log, "viewer=video", cwd=tmp_path)
+    assert "soft_start -> active" in done.stdout
+    assert log.with_suffix(".mp4").stat().st_size > 1000
+    done = motoric("deploy", "runs/a", "command=[9,0,0]", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "forward 9.0, the policy was trained for -0.6 to 1.0" in done.stderr
+    assert "runs/a  1," in motoric("list", cwd=tmp_path).stdout
+
+
+# -- pieces -------------------------------------------------------------------------------------
+
+
+def test_metrics_columns_appear_and_lines_survive(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsCsv(path)
+    metrics.write({"a": 1.0}, {}, 10)
+    metrics.write({"a": 2.0, "b": np.float32(0.5), "text": "no"}, {}, 20)
+    metrics.write({"b": 3}, {}, 30)
+    assert read_metrics(path) == [
+        {"step": 10, "a": 1.0}, {"step": 20, "a": 2.0, "b": 0.5}, {"step": 30, "b": 3.0},
+    ]  # fmt: skip
+    with open(path, "a") as file:
+        file.write("40,4.0")  # cut off by a crash
+    resumed = MetricsCsv(path, resume_at=20)
+    assert [r["step"] for r in read_metrics(path)] == [10, 20]
+    resumed.write({"a": 9.0}, {}, 30)
+    assert read_metrics(path)[-1] == {"step": 30, "a": 9.0}
+
+
+def test_a_full_disk_does_not_end_a_training(tmp_path, monkeypatch, capsys):
+    from motoric.scripts import checkpoint, train
+
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    settings = config.load(
+        "train", ["env=pendulum", "policy=ppo", "total_steps=128", "policy.n_steps=64",
+                  "eval_episodes=1", f"run={tmp_path / 'run'}"],
+    )  # fmt: skip
+    said: list[str] = []
+    result = train.train(settings, said.append)
+    assert result.steps == 128
+    assert any("checkpoint not written: No space left" in line for line in said)
+
+
+def test_a_configuration_survives_writing(tmp_path):
+    settings = config.load("train", ["experiment=go2_walk", "+env.options.randomise=false"])
+    config.save(settings, tmp_path / "config.yaml")
+    back = config.read(tmp_path / "config.yaml")
+    assert back.policy == settings.policy
+    assert back.env == settings.env
+    (tmp_path / "config.yaml").write_text("policy: [")
+    with pytest.raises(UserError, match="can't be read"):
+        config.read(tmp_path / "config.yaml")
