@@ -211,6 +211,10 @@ class Bundle:
         wanted = {t.name: t.shape for t in spec.inputs}
         if actual != wanted:
             raise BundleError(f"policy.onnx takes {actual}, bundle.json says {wanted}")
+        outputs = {o.name: tuple(o.shape[1:]) for o in self._session.get_outputs()}
+        if outputs.get(spec.action.name) != spec.action.shape:
+            wanted_out = {spec.action.name: spec.action.shape}
+            raise BundleError(f"policy.onnx gives {outputs}, bundle.json says {wanted_out}")
         if spec.terms:
             unknown = [t.name for t in spec.terms if t.name not in TERMS]
             if unknown:
@@ -245,4 +249,4 @@ class Bundle:
                     f"{tensor.name}: shape {value.shape}, expected (N, {tensor.shape})"
                 )
             feed[tensor.name] = value
-        return np.asarray(self._session.run(["action"], feed)[0])
+        return np.asarray(self._session.run([self.spec.action.name], feed)[0])

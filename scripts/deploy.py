@@ -56,6 +56,8 @@ def rows(report: DeployReport) -> dict[str, str]:
     }
     if report.fault is not None:
         result["fault"] = report.fault
+    if report.log_error is not None:
+        result["log incomplete"] = report.log_error
     return result
 
 
