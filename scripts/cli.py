@@ -234,9 +234,10 @@ def _help(name: str, arguments: list[str]) -> str:
         chosen.append("id=ID")
     values = config.load(name, chosen + _placeholders(kind))
     lines += ["", "keys:", *_keys(values, "")]
+    if groups:
+        lines += ["", f"{groups[0]}=NAME --help shows the keys of that choice."]
     if name == "train":
-        lines += ["", "policy=NAME --help and env=NAME --help show the keys of that choice;",
-                  "-m trains every combination of comma-separated values."]  # fmt: skip
+        lines += ["-m trains every combination of comma-separated values."]
     return "\n".join(lines)
 
 

@@ -192,29 +192,6 @@ def _gym_frames(
     return count
 
 
-def snapshot(
-    bundle: Bundle,
-    options: dict[str, Any],
-    path: Path,
-    seconds: float = 3.0,
-    seed: int = 0,
-    command: list[float] | None = None,
-    width: int = 960,
-    height: int = 540,
-) -> None:
-    """A PNG of a policy after some seconds of acting."""
-    scene = make_scene(bundle, options, seed)
-    scene.set_command(command)
-    for _ in range(round(seconds / scene.dt)):
-        scene.step()
-    with Camera(scene.model, width, height) as camera:
-        heading = 2 * np.degrees(np.arctan2(scene.qpos[6], scene.qpos[3]))
-        camera.look(heading + 140, -14, 1.5)
-        picture = camera.picture(scene.qpos)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).quantize(200).save(path, optimize=True)
-
-
 def record_log(
     log: Log, model: mujoco.MjModel, poses: NDArray[np.float64], path: Path,
     width: int = 640, height: int = 480,
