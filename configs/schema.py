@@ -132,10 +132,10 @@ class Env:
 
 @dataclass
 class Robot:
-    """The robot to deploy on; `driver` is a key of `hardware/drivers.py`."""
+    """The robot to deploy on."""
 
     name: str = MISSING
-    driver: str = MISSING
+    driver: str = doc(MISSING, "a key of `hardware/drivers.py`")
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "arguments of the driver"}
     )

@@ -176,9 +176,7 @@ class BatchedEnv:
     def load_state(self, saved: dict[str, NDArray]) -> None:
         """Continue where `save_state` was called, with the same task and number of envs."""
         if len(saved["env/seeds"]) != self.num_envs:
-            raise ValueError(
-                f"num_envs: saved with {len(saved['env/seeds'])}, now {self.num_envs}"
-            )
+            raise ValueError(f"num_envs: saved with {len(saved['env/seeds'])}, now {self.num_envs}")
         self.sim.load_state({k[4:]: v for k, v in saved.items() if k.startswith("sim/")})
         for name, value in self._saved_arrays().items():
             value[...] = saved[f"env/{name}"]

@@ -195,8 +195,8 @@ class Go2Velocity:
             "track_velocity": weight.track_velocity * np.exp(-velocity_error / 0.25),
             "track_turn": weight.track_turn * np.exp(-turn_error / 0.25),
             "gait": weight.gait * gait,
-            "pose": weight.pose * np.exp(-np.sum(offset[:, HIP] ** 2, 1) * 4
-                                         - np.sum(offset[:, THIGH] ** 2, 1) * 0.5),
+            "pose": weight.pose
+            * np.exp(-np.sum(offset[:, HIP] ** 2, 1) * 4 - np.sum(offset[:, THIGH] ** 2, 1) * 0.5),
             "height": weight.height * (motion.base_position[:, 2] - 0.30) ** 2,
             "vertical": weight.vertical * motion.base_velocity[:, 2] ** 2,
             "wobble": weight.wobble * np.sum(motion.angular_velocity[:, :2] ** 2, 1),

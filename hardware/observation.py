@@ -50,9 +50,7 @@ class Term:
 def projected_gravity(orientation: Array) -> Array:
     """Unit vector of gravity in the base frame, [N, 3]; (0, 0, -1) when upright."""
     w, x, y, z = orientation.T
-    return np.stack(
-        [2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1], axis=-1
-    )
+    return np.stack([2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1], axis=-1)
 
 
 def is_moving(command: Array) -> NDArray[np.bool_]:
@@ -87,11 +85,13 @@ def observe(terms: tuple[Term, ...], measured: Measured) -> NDArray[np.float32]:
     parts = []
     for term in terms:
         if term.name not in TERMS:
-            raise ValueError(f"observation term {term.name!r}: unknown, expected one of "
-                             f"{', '.join(TERMS)}")
+            raise ValueError(
+                f"observation term {term.name!r}: unknown, expected one of {', '.join(TERMS)}"
+            )
         value = TERMS[term.name](measured)
         if value.shape[-1] != term.size:
-            raise ValueError(f"observation term {term.name!r}: size {value.shape[-1]}, "
-                             f"expected {term.size}")
+            raise ValueError(
+                f"observation term {term.name!r}: size {value.shape[-1]}, expected {term.size}"
+            )
         parts.append(value * term.scale)
     return np.concatenate(parts, axis=-1, dtype=np.float32)

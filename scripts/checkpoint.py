@@ -131,9 +131,7 @@ def _replay_arrays(buffer: ReplayBuffer) -> dict[str, NDArray]:
     return arrays
 
 
-def _restore_replay(
-    buffer: ReplayBuffer, arrays: dict[str, NDArray], position: list[int]
-) -> None:
+def _restore_replay(buffer: ReplayBuffer, arrays: dict[str, NDArray], position: list[int]) -> None:
     for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
         value = getattr(buffer, name, None)
         if isinstance(value, dict):

@@ -11,7 +11,12 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from motoric.configs import schema
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,7 +53,7 @@ def load(command: str, overrides: list[str]) -> Any:
                 raise UserError(f"{key}: missing, give {key}=...")
             value = OmegaConf.to_object(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_explain(command, overrides, error)) from None
+            raise UserError(explain(command, overrides, error)) from None
     return typed(value)
 
 
@@ -115,9 +120,11 @@ def read(path: Path) -> schema.Train:
         raise UserError(f"run: {path} can't be read: {error}") from None
 
 
-def _explain(command: str, overrides: list[str], error: Exception) -> str:
+def explain(command: str, overrides: list[str], error: Exception) -> str:
     """One line for what Hydra or OmegaConf found wrong."""
     first = str(error).split("\n")[0]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r}: not of the form key=value ({first})"
     if isinstance(error, MissingConfigException) and "Could not find '" in first:
         group, _, value = first.split("'")[-2].rpartition("/")
         choices = [c for c in loader().get_group_options(group) if c != "schema"]

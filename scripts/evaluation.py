@@ -101,8 +101,10 @@ def run_gym(
 
 def act_once(bundle: Bundle, obs: Any, space: spaces.Space) -> Any:
     """The action for one unbatched observation, as the environment's action space wants it."""
-    batch = {k: np.asarray(v)[None] for k, v in obs.items()} if isinstance(obs, dict) else (
-        np.asarray(obs)[None]
+    batch = (
+        {k: np.asarray(v)[None] for k, v in obs.items()}
+        if isinstance(obs, dict)
+        else (np.asarray(obs)[None])
     )
     action = bundle.act(batch)[0]
     return int(action) if isinstance(space, spaces.Discrete) else action

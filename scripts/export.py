@@ -181,8 +181,10 @@ def random_observations(model: BaseAlgorithm, count: int, seed: int = 0) -> dict
 
 def predicted(model: BaseAlgorithm, observations: dict[str, NDArray]) -> NDArray:
     """What the training policy does, its normalisation included: the reference of an export."""
-    obs: Any = observations if isinstance(model.observation_space, spaces.Dict) else (
-        observations["observation"]
+    obs: Any = (
+        observations
+        if isinstance(model.observation_space, spaces.Dict)
+        else (observations["observation"])
     )
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:

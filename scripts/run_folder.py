@@ -1,7 +1,7 @@
 """A run's folder: who holds it, what it was started from, and its metrics as CSV.
 
-    config.yaml  git.json  git.diff  versions.json  metrics.csv  tensorboard/  plots/
-    checkpoints/step_*/  bundle/best/  bundle/last/  videos/  logs/
+config.yaml  git.json  git.diff  versions.json  metrics.csv  tensorboard/  plots/
+checkpoints/step_*/  bundle/best/  bundle/last/  videos/  logs/
 """
 
 from __future__ import annotations

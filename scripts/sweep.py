@@ -60,7 +60,7 @@ def run(overrides: list[str], say: Callable[[str], None]) -> int:
         parsed = OverridesParser.create().parse_overrides(own)
         jobs = [j for batch in BasicSweeper.split_arguments(parsed, None) for j in batch]
     except HydraException as error:
-        raise UserError(str(error).split("\n")[0]) from None
+        raise UserError(config.explain("train", own, error)) from None
     for one in jobs:
         config.load("train", list(one))
     folder = Path("runs") / "sweeps" / time.strftime("%Y%m%d-%H%M%S")
@@ -84,9 +84,13 @@ def run(overrides: list[str], say: Callable[[str], None]) -> int:
         path = folder / f"job_{number}" / "result.json"
         result = json.loads(path.read_text()) if path.exists() else {"error": "not run"}
         failed += "error" in result
-        text = f"failed: {result['error']}" if "error" in result else (
-            f"{result['steps']:,} steps, {result['seconds']:.0f} s, "
-            f"best return {result['best_return']:.1f}"
+        text = (
+            f"failed: {result['error']}"
+            if "error" in result
+            else (
+                f"{result['steps']:,} steps, {result['seconds']:.0f} s, "
+                f"best return {result['best_return']:.1f}"
+            )
         )
         say(f"{folder / f'job_{number}'}  {' '.join(one)}  {text}")
     if interrupted:

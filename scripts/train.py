@@ -85,6 +85,7 @@ def train(settings: schema.Train, say: Callable[[str], None] = print) -> Result:
         )
         say(f"{'resuming' if resumed else 'training'} {folder}"
             + (f" at step {model.num_timesteps:,}" if resumed else ""))  # fmt: skip
+        _hint(settings, say)
         with _signals(run):
             try:
                 model.learn(left, run, log_interval=None, reset_num_timesteps=not resumed)  # type: ignore[arg-type]
@@ -102,6 +103,19 @@ def train(settings: schema.Train, say: Callable[[str], None] = print) -> Result:
         )  # fmt: skip
     finally:
         os.close(handle)
+
+
+def _hint(settings: schema.Train, say: Callable[[str], None]) -> None:
+    """Say so where there will hardly be an update."""
+    policy = settings.policy
+    if isinstance(policy, schema.PPO):
+        steps = policy.n_steps * settings.env.num_envs
+        if 10 * steps > settings.total_steps:
+            say(
+                f"policy.n_steps: {policy.n_steps} steps of {settings.env.num_envs} environments "
+                f"are {steps:,} per update, {-(-settings.total_steps // steps)} updates in all; "
+                "a smaller one learns sooner (experiment=go2_walk has 24)"
+            )
 
 
 def _check_device(device: str) -> None:

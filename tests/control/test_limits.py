@@ -12,8 +12,11 @@ from motoric.hardware.go2 import GO2
 values = st.floats(-50, 50)
 
 
-@given(st.lists(values, min_size=12, max_size=12), st.lists(st.floats(0, 1), min_size=12,
-                                                            max_size=12), st.floats(0, 0.1))
+@given(
+    st.lists(values, min_size=12, max_size=12),
+    st.lists(st.floats(0, 1), min_size=12, max_size=12),
+    st.floats(0, 0.1),
+)
 def test_target_is_the_nearest_allowed(wish, share, dt):
     limits = GO2.limits
     previous = limits.lower + np.array(share) * (limits.upper - limits.lower)

@@ -27,9 +27,7 @@ class Measured:
 
 
 def supervisor(**thresholds) -> Supervisor:
-    return Supervisor(
-        GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, DT, Thresholds(**thresholds)
-    )
+    return Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, DT, Thresholds(**thresholds))
 
 
 class Plant:
@@ -175,6 +173,7 @@ def broken(name, value):
     def change(state, index=4):
         array = getattr(state, name)
         array[index % len(array)] = value
+
     return change
 
 

@@ -75,7 +75,10 @@ def test_rotations_agree_with_mujoco():
     vector = rng.normal(size=(20, 3))
     matrix = np.zeros(9)
     for q, v, ours, gravity in zip(
-        quaternion, vector, rotate_inverse(quaternion, vector), projected_gravity(quaternion),
+        quaternion,
+        vector,
+        rotate_inverse(quaternion, vector),
+        projected_gravity(quaternion),
         strict=True,
     ):
         mujoco.mju_quat2Mat(matrix, q)

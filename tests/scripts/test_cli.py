@@ -92,7 +92,8 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, command, arguments
 
 def test_help(capsys):
     assert main([]) == 0
-    assert all(name in capsys.readouterr().out for name in schema.COMMANDS)
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in (*schema.COMMANDS, "list", "demo"))
     assert main(["train", "policy=dsac_t", "--help"]) == 0
     text = capsys.readouterr().out
     for key in ("policy.expected_value_target=true", "policy.critic_loss=gaussian",
