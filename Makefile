@@ -12,12 +12,12 @@ demo: $(INSTALLED)
 	@$(BIN)/motoric demo
 
 test: $(INSTALLED)
-	@.ci/system gl browser
+	@.ci/system gl browser screen git
 	@$(BIN)/python -m pytest
 
 # The tests without those that train until something is learned.
 fast: $(INSTALLED)
-	@.ci/system gl browser
+	@.ci/system gl browser screen git
 	@$(BIN)/python -m pytest -m "not slow"
 
 check: lint types

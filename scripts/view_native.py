@@ -32,8 +32,9 @@ def _launch(model: mujoco.MjModel, data: mujoco.MjData, keys: Any) -> Any:
 
 
 class Keys:
-    """Arrows change the command (up, down: forward; left, right: turn), space pauses,
-    backspace resets."""
+    """What the keys of the window do."""
+
+    HELP = "arrows: command (up, down forward; left, right turn); space: pause; backspace: reset"
 
     def __init__(self, scene: Scene) -> None:
         self.scene, self.paused = scene, False
@@ -56,7 +57,7 @@ def show(scene: Scene) -> None:
     """Show a scene in real time until the window is closed."""
     data = mujoco.MjData(scene.model)
     keys = Keys(scene)
-    print(Keys.__doc__)
+    print(Keys.HELP, flush=True)
     with _launch(scene.model, data, keys) as window:
         follow(window)
         due = time.monotonic()

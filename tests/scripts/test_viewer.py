@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -199,6 +202,62 @@ def test_native_without_a_screen_is_one_line(bundle, monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(UserError, match="try viewer=web"):
         show(make_scene(bundle, OPTIONS, 0))
+
+
+@pytest.fixture
+def screen(tmp_path):
+    """A virtual screen of 640 x 480; calling it gives its pixels."""
+    program = shutil.which("Xvfb")
+    if program is None:
+        pytest.skip("no Xvfb here: .ci/system screen installs it")
+    read, write = os.pipe()
+    server = subprocess.Popen(
+        [program, "-displayfd", str(write), "-screen", "0", "640x480x24", "-fbdir", str(tmp_path),
+         "-nolisten", "tcp"], pass_fds=[write], stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        number = pipe.readline().strip()
+
+    def pixels() -> np.ndarray:
+        """From the X window dump the server keeps: a header, a colour map, 640 x 480 BGRx."""
+        dump = (tmp_path / "Xvfb_screen0").read_bytes()
+        header, colours = np.frombuffer(dump, ">u4", 25)[[0, 19]]
+        image = np.frombuffer(dump, np.uint8, 640 * 480 * 4, int(header + 12 * colours))
+        return image.reshape(480, 640, 4)[:, :, 2::-1].astype(int)
+
+    yield f":{number}", pixels
+    server.terminate()
+    server.wait(10)
+
+
+def test_native_window(bundle, tmp_path, screen):
+    """`viewer=native` on a real X screen: the robot is in the window and it moves."""
+    display, pixels = screen
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "bundle", run / "bundle" / "best")
+    window = subprocess.Popen(
+        [sys.executable, "-m", "motoric.scripts.cli", "evaluate", f"run={run}", "viewer=native",
+         "episodes=1"], env=os.environ | {"DISPLAY": display}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            shown = pixels()
+            dark = (shown.max(axis=2) < 90) & (shown.max(axis=2) > 15)  # the trunk, not the screen
+            if dark[120:360, 160:480].sum() > 300 and (shown > 150).all(axis=2).sum() > 30_000:
+                break
+            assert window.poll() is None, window.communicate()[1]
+            assert time.monotonic() < deadline, "no robot in the window"
+            time.sleep(0.3)
+        moved = 0
+        while moved < 200 and time.monotonic() < deadline:
+            time.sleep(0.3)
+            moved = (np.abs(pixels() - shown).max(axis=2) > 20).sum()
+        assert moved >= 200
+    finally:
+        window.kill()
+        window.communicate()
 
 
 def test_video(bundle, tmp_path):
