@@ -150,9 +150,7 @@ def read_log(path: Path | str) -> Log:
                         stamps[content["tick"]] = message.log_time
             except Exception as error:  # cut off or damaged: parsers raise what they will
                 if not stamps:
-                    raise LogError(
-                        f"log {path}: not a log of motoric ({type(error).__name__})"
-                    ) from None
+                    raise LogError(f"log {path}: not a log of motoric") from error
         with open(path, "rb") as file:
             metadata = _metadata(file)
     except OSError as error:

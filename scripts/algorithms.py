@@ -49,6 +49,8 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
         kwargs["rho_range"] = tuple(kwargs["rho_range"])
         if kwargs["target_entropy"] is None:
             kwargs["target_entropy"] = "auto"
+    for key in ("ent_coef", "target_entropy") if config.name == "sac" else ():
+        kwargs[key] = _number_or_auto(key, kwargs[key])
     if config.name == "td3":
         sigma = kwargs.pop("exploration_noise")
         shape = env.action_space.shape
@@ -58,3 +60,10 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
     return ALGORITHMS[config.name](
         policy, env, seed=seed, device=device, policy_kwargs=network, **kwargs
     )
+
+
+def _number_or_auto(key: str, text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise ValueError(f"policy.{key}: {text!r}, expected auto or a number") from None

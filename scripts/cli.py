@@ -115,9 +115,13 @@ def _train(arguments: list[str]) -> int:
     settings = _load("train", arguments)
     if settings.resume is not None:
         settings = config.resumed(settings, arguments)
-    from motoric.scripts.train import train
+    from motoric.scripts.train import Diverged, train
 
-    result = train(settings, _say)
+    try:
+        result = train(settings, _say)
+    except Diverged as error:
+        print(f"motoric train: {error}", file=sys.stderr)
+        return 1
     best = "" if result.best_return is None else f", best return {result.best_return:.1f}"
     _say(f"{result.steps:,} steps in {result.seconds:.0f} s{best}: {result.folder}")
     if result.stopped is not None:

@@ -32,6 +32,10 @@ PACKAGES = ("motoric", "torch", "stable-baselines3", "mujoco", "gymnasium", "num
 TOLERANCE = 1e-5  # between the exported actions and the policy's own, relative to their range
 
 
+class ExportError(RuntimeError):
+    """The exported network does not do what the policy does."""
+
+
 def versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
@@ -254,11 +258,11 @@ def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:
 
 
 def export(config: schema.Train, model: BaseAlgorithm, folder: Path) -> Bundle:
-    """Write a bundle and load it back. Raises RuntimeError if it would not act as the policy."""
+    """Write a bundle and load it back. Raises ExportError if it would not act as the policy."""
     onnx = to_onnx(model)
     difference = largest_difference(model, onnx, 1000)
     if not difference <= TOLERANCE:
-        raise RuntimeError(f"export: actions differ by {difference:.2e}, more than {TOLERANCE}")
+        raise ExportError(f"exported actions differ by {difference:.2e}, more than {TOLERANCE}")
     write_bundle(folder, onnx, spec_of(config, model))
     return Bundle.load(folder)
 

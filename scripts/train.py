@@ -49,13 +49,18 @@ class Stopped(Exception):
     """A signal asked to stop, and everything is saved."""
 
 
+class Diverged(Exception):
+    """The weights are not finite any more."""
+
+
 def train(settings: schema.Train, say: Callable[[str], None] = print) -> Result:
     """Train as configured in a new run folder, or go on in `settings.resume`.
 
     To resume, `settings` is the run's own configuration (`config.resumed`).
 
     SIGINT and SIGTERM save a checkpoint and a bundle and end the training; a second one ends it
-    at once. Raises UserError for what the user can put right.
+    at once. Raises UserError for what the user can put right, Diverged where weights become
+    infinite or NaN; nothing of such a policy is written.
     """
     started = time.monotonic()
     _check_device(settings.device)
@@ -91,6 +96,9 @@ def train(settings: schema.Train, say: Callable[[str], None] = print) -> Result:
                 model.learn(left, run, log_interval=None, reset_num_timesteps=not resumed)  # type: ignore[arg-type]
             except Stopped:
                 pass
+            except (ValueError, RuntimeError):  # stable-baselines3 acts with what it has
+                run.check_finite()
+                raise
             finally:
                 run.show.close()
         _attempt("plots", lambda: plots.learning_curves(folder), say)
@@ -147,6 +155,8 @@ def _build(settings: schema.Train) -> BaseAlgorithm:
                 gamma=policy.gamma,
             )
         return algorithms.build(policy, env, settings.seed, settings.device)
+    except MemoryError as error:
+        raise UserError(f"policy.buffer_size: too large for this machine: {error}") from None
     except ValueError as error:
         raise UserError(str(error).split("\n")[0]) from None
 
@@ -198,8 +208,8 @@ def _attempt(what: str, write: Callable[[], Any], say: Callable[[str], None]) ->
     """Write something a training can do without; a full disk is said, not died of."""
     try:
         write()
-    except OSError as error:
-        say(f"{what} not written: {error.strerror or error}; training goes on")
+    except (OSError, export.ExportError) as error:
+        say(f"{what} not written: {getattr(error, 'strerror', None) or error}; training goes on")
         return False
     return True
 
@@ -286,6 +296,8 @@ class Run(BaseCallback):
             self._finish()
             raise Stopped
         logs, evaluates = self._is_due("log_every"), self._is_due("eval_every")
+        if logs or evaluates or self._is_due("checkpoint_every"):
+            self.check_finite()
         if evaluates:
             self._evaluate()
         if logs or evaluates:
@@ -293,10 +305,20 @@ class Run(BaseCallback):
         if self._is_due("checkpoint_every"):
             self._checkpoint()
 
+    def check_finite(self) -> None:
+        """Raise Diverged if a weight is infinite or NaN."""
+        if not all(bool(p.isfinite().all()) for p in self.model.policy.parameters()):
+            raise Diverged(
+                f"the training diverged: weights are not finite at step "
+                f"{self.model.num_timesteps:,}; try a smaller policy.learning_rate. "
+                f"What was saved before is in {self.folder}"
+            )
+
     def _on_training_end(self) -> None:
         self._finish()
 
     def _finish(self) -> None:
+        self.check_finite()
         self._evaluate()
         self._log()
         self._checkpoint()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from motoric.configs import schema
-from motoric.scripts import config
+from motoric.scripts import checkpoint, config
 from motoric.scripts.cli import main
 from motoric.scripts.config import UserError
 from motoric.scripts.run_folder import MetricsCsv, read_metrics
@@ -54,6 +54,15 @@ def test_the_experiment():
         ("train", ["policy.gama=0.5"], ["policy.gama", "did you mean policy.gamma"]),
         ("train", ["policy.gamma=high"], ["policy.gamma", "high"]),
         ("train", ["policy.gamma=1.5"], ["policy.gamma", "1.5", "at most 1"]),
+        ("train", ["policy.gamma=nan"], ["policy.gamma", "nan", "finite"]),
+        ("train", ["policy.net_arch=[64,-1]"], ["policy.net_arch", "[64, -1]", "at least 1"]),
+        ("train", ["policy.learning_rate=0"], ["policy.learning_rate", "more than 0"]),
+        ("train", ["env=pendulum", "policy=sac", "policy.ent_coef=x"], ["'x'", "auto or a number"]),
+        (
+            "train",
+            ["env=pendulum", "policy=sac", "policy.buffer_size=1000000000000"],
+            ["policy.buffer_size", "TiB"],
+        ),
         ("train", ["total_steps=-5"], ["total_steps", "-5", "at least 1"]),
         ("train", ["policy.activation=sine"], ["policy.activation", "sine", "tanh"]),
         ("train", ["seed=many"], ["seed", "many"]),
@@ -264,7 +273,7 @@ def test_metrics_columns_appear_and_lines_survive(tmp_path):
 
 
 def test_a_full_disk_does_not_end_a_training(tmp_path, monkeypatch, capsys):
-    from motoric.scripts import checkpoint, train
+    from motoric.scripts import train
 
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
@@ -278,6 +287,20 @@ def test_a_full_disk_does_not_end_a_training(tmp_path, monkeypatch, capsys):
     result = train.train(settings, said.append)
     assert result.steps == 128
     assert any("checkpoint not written: No space left" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac"])
+def test_a_training_that_diverges_says_so_and_saves_nothing_of_it(tmp_path, name, capsys):
+    extra = ["policy.n_steps=256"] if name == "ppo" else ["policy.learning_starts=100"]
+    code = main(["train", "env=pendulum", f"policy={name}", "policy.learning_rate=1e30", *extra,
+                 "total_steps=2000", "eval_every=500", f"run={tmp_path / 'run'}"])  # fmt: skip
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "diverged" in error
+    assert "smaller policy.learning_rate" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run" / "bundle").exists()
+    assert not checkpoint.steps(tmp_path / "run" / "checkpoints")
 
 
 def test_a_configuration_survives_writing(tmp_path):

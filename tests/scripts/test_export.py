@@ -11,7 +11,7 @@ from gymnasium import spaces
 from motoric.hardware.bundle import Bundle
 from motoric.hardware.go2 import GO2
 from motoric.scripts import algorithms, config
-from motoric.scripts.export import export, largest_difference, to_onnx
+from motoric.scripts.export import ExportError, export, largest_difference, to_onnx
 from motoric.scripts.train import _build
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -106,6 +106,6 @@ def test_a_wrong_export_is_not_written(tmp_path, monkeypatch):
     other = trained("ppo", "pendulum", "seed=5")[1]
     wrong = to_onnx(other)
     monkeypatch.setattr(module, "to_onnx", lambda model: wrong)
-    with pytest.raises(RuntimeError, match="actions differ by"):
+    with pytest.raises(ExportError, match="actions differ by"):
         module.export(settings, model, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
