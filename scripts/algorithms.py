@@ -26,7 +26,7 @@ ACTIVATIONS = {
 
 def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlgorithm:
     """The algorithm a configuration describes. Raises ValueError where it can't run on `env`."""
-    if config.name != "ppo" and not isinstance(env.action_space, spaces.Box):
+    if not isinstance(config, schema.PPO) and not isinstance(env.action_space, spaces.Box):
         raise ValueError(
             f"policy: {config.name!r} needs continuous actions, "
             f"the environment has {type(env.action_space).__name__}; try policy=ppo"
@@ -35,7 +35,7 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
     for key in ("name", "normalize_observation", "normalize_reward"):
         kwargs.pop(key)
     network: dict[str, Any] = {"net_arch": kwargs.pop("net_arch")}
-    if config.name == "ppo":
+    if isinstance(config, schema.PPO):
         start, end = kwargs["learning_rate"], kwargs.pop("learning_rate_end")
         if end is not None:
             kwargs["learning_rate"] = lambda remaining: end + (start - end) * remaining
@@ -45,13 +45,14 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
     else:
         # SB3 counts train_freq per step of the vector; ours is per step of one environment.
         kwargs["train_freq"] = max(1, kwargs["train_freq"] // env.num_envs)
-    if config.name == "dsac_t":
+    if isinstance(config, schema.DSACT):
         kwargs["rho_range"] = tuple(kwargs["rho_range"])
         if kwargs["target_entropy"] is None:
             kwargs["target_entropy"] = "auto"
-    for key in ("ent_coef", "target_entropy") if config.name == "sac" else ():
-        kwargs[key] = _number_or_auto(key, kwargs[key])
-    if config.name == "td3":
+    if isinstance(config, schema.SAC):
+        for key in ("ent_coef", "target_entropy"):
+            kwargs[key] = _number_or_auto(key, kwargs[key])
+    if isinstance(config, schema.TD3):
         sigma = kwargs.pop("exploration_noise")
         shape = env.action_space.shape
         assert shape is not None
