@@ -1,4 +1,4 @@
-"""The robots that can be deployed on, by the name configurations use. A new one adds one line."""
+"""The robots motoric knows, and the drivers they can be deployed through. A new one adds a line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from motoric.hardware.robot import Robot
+from motoric.hardware.go2 import GO2
+from motoric.hardware.robot import Robot, RobotSpec
 
+# by the name that bundles and logs use
+ROBOTS: dict[str, RobotSpec] = {GO2.name: GO2}
+
+# by the name that configurations use:
 # module and function (or class) that makes the robot; imported only where it is used
 DRIVERS: dict[str, tuple[str, str]] = {"sim_go2": ("motoric.hardware.sim_robot", "SimRobot")}
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.log import Log, LogError, read_log
 from motoric.hardware.models import load_model
-from motoric.hardware.sim_server import ROBOTS
 from motoric.scripts.config import UserError
 from numpy.typing import NDArray
 
