@@ -83,7 +83,6 @@ class PPO(Policy):
     max_grad_norm: float = doc(0.5, "gradient clipping", POSITIVE)
     log_std_init: float = doc(0.0, "initial log deviation of actions")
     activation: str = doc("tanh", "tanh, relu, elu or gelu", ("tanh", "relu", "elu", "gelu"))
-    symmetry: bool = doc(False, "mirror half of each minibatch, for tasks that name a mirror image")
 
 
 @dataclass

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from motoric.envs.random import spread
 from motoric.envs.simulation import Array, Motion, Physics, Pose
-from motoric.envs.task import Mirror, join_mirrors
 from motoric.hardware.go2 import GO2
 from motoric.hardware.observation import (
     Measured,
@@ -104,22 +103,6 @@ class Go2Velocity:
     @property
     def observation_size(self) -> int:
         return observation_size(self.terms)
-
-    @property
-    def mirror(self) -> tuple[Mirror, Mirror]:
-        """Images of observation and action in the robot's plane of symmetry (left for right)."""
-        swap = np.arange(12).reshape(4, 3)[[1, 0, 3, 2]].ravel()  # FL with FR, RL with RR
-        joints = Mirror(swap, np.tile([-1.0, 1.0, 1.0], 4))
-        parts = {
-            "angular_velocity": Mirror(np.arange(3), np.array([-1.0, 1.0, -1.0])),
-            "projected_gravity": Mirror(np.arange(3), np.array([1.0, -1.0, 1.0])),
-            "joint_position": joints,
-            "joint_velocity": joints,
-            "action": joints,
-            "command": Mirror(np.arange(3), np.array([1.0, -1.0, -1.0])),
-            "gait_clock": Mirror(np.arange(2), np.array([-1.0, -1.0])),  # half a cycle on
-        }
-        return join_mirrors([parts[term.name] for term in self.terms]), joints
 
     @property
     def episode_steps(self) -> int:

@@ -6,29 +6,12 @@ physics engine: it reads `Motion` and returns joint targets through its action s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from motoric.envs.simulation import Array, Motion, Physics, Pose
 from motoric.hardware.observation import Term
 from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A mirror image as a signed permutation: sign * x[..., index]; both [D]."""
-
-    index: NDArray[np.int64]
-    sign: Array
-
-
-def join_mirrors(parts: list[Mirror]) -> Mirror:
-    """The mirror of concatenated vectors."""
-    starts = np.cumsum([0] + [len(part.index) for part in parts])
-    index = [start + part.index for start, part in zip(starts, parts, strict=False)]
-    return Mirror(np.concatenate(index), np.concatenate([part.sign for part in parts]))
 
 
 class Task(Protocol):
@@ -52,10 +35,6 @@ class Task(Protocol):
     def observation_size(self) -> int: ...
     @property
     def episode_steps(self) -> int: ...
-    @property
-    def mirror(self) -> tuple[Mirror, Mirror] | None:
-        """Images of observation and action in the mirror; None for a robot without symmetry."""
-        ...
 
     def reset(self, draw: Array) -> tuple[Pose, Any]: ...
     def physics(self, draw: Array) -> Physics: ...

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from motoric.envs.batched import BatchedEnv
 from motoric.envs.registry import make_task
-from motoric.envs.task import Mirror, Task
+from motoric.envs.task import Task
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -100,11 +100,6 @@ class BatchedVecEnv(VecEnv):
 
     def close(self) -> None:
         pass
-
-    @property
-    def mirror(self) -> tuple[Mirror, Mirror] | None:
-        """The task's mirror images of observation and action, for learning with symmetry."""
-        return self.batched.task.mirror
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self, attr_name)] * len(self._indices(indices))

@@ -10,7 +10,6 @@ import torch
 from gymnasium import spaces
 from motoric.configs import schema
 from motoric.policies.dsac_t import DSACT
-from motoric.policies.symmetry import MirroredRolloutBuffer, Reflection
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
@@ -41,9 +40,6 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
         if end is not None:
             kwargs["learning_rate"] = lambda remaining: end + (start - end) * remaining
         network["activation_fn"] = ACTIVATIONS[kwargs.pop("activation")]
-        if kwargs.pop("symmetry"):
-            kwargs["rollout_buffer_class"] = MirroredRolloutBuffer
-            kwargs["rollout_buffer_kwargs"] = _mirrors(env)
         network["log_std_init"] = kwargs.pop("log_std_init")
         kwargs["batch_size"] = min(config.batch_size, kwargs["n_steps"] * env.num_envs)
     else:
@@ -65,15 +61,6 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
     return ALGORITHMS[config.name](
         policy, env, seed=seed, device=device, policy_kwargs=network, **kwargs
     )
-
-
-def _mirrors(env: VecEnv) -> dict[str, Reflection]:
-    """Mirror images of the environment's observations and actions."""
-    found = env.get_attr("mirror")[0] if hasattr(env.unwrapped, "mirror") else None
-    if found is None:
-        raise ValueError("policy.symmetry: true, but the environment names no mirror image")
-    observation, action = (Reflection(m.index, m.sign.astype(np.float32)) for m in found)
-    return {"observation": observation, "action": action}
 
 
 def _number_or_auto(key: str, text: str) -> float | str:

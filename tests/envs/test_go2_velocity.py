@@ -12,6 +12,9 @@ from motoric.hardware.go2 import GO2
 from motoric.hardware.models import load_model
 from motoric.hardware.observation import TERMS, Term, observe, projected_gravity
 
+MIRROR_LEGS = np.array([3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8])
+MIRROR_SIGN = np.tile([-1.0, 1.0, 1.0], 4)
+
 
 def nominal(n: int = 1, seed: int = 0, **options) -> BatchedEnv:
     return BatchedEnv(Go2Velocity(randomise=False, **options), n, seed, num_threads=1)
@@ -48,36 +51,21 @@ def test_falls_when_the_legs_fold():
 
 
 def test_left_and_right_are_mirror_images():
-    """Mirrored start, command and actions give the mirrored motion, observation and reward.
-
-    Model, frames, reward and the task's own mirror agree.
-    """
+    """Mirrored start and mirrored actions give the mirrored motion: model and frames agree."""
     env = nominal(2)
-    observation, joints = env.task.mirror
-
-    def mirrored(x):
-        return joints.sign * x[joints.index]
-
     qpos, qvel = env.sim.qpos, env.sim.qvel
     rng = np.random.default_rng(0)
     qpos[0, 7:] = GO2.stand + rng.uniform(-0.1, 0.1, 12)
     qpos[:, :7] = [0, 0, 0.36, 1, 0, 0, 0]
     qvel[:] = 0
-    qpos[1, 7:] = mirrored(qpos[0, 7:])
-    env.episode.command[:] = [[0.5, 0.2, 0.3], [0.5, -0.2, -0.3]]
-    env.episode.phase[:] = [0.1, 0.6]
-    rewards = np.zeros(2)
+    qpos[1, 7:] = qpos[0, 7:][MIRROR_LEGS] * MIRROR_SIGN
     for _ in range(25):
         action = rng.normal(0, 0.15, 12)
-        obs, reward, *_ = env.step(np.stack([action, mirrored(action)]))
-        rewards += reward
+        env.step(np.stack([action, action[MIRROR_LEGS] * MIRROR_SIGN]))
     a, b = env.motion.position
-    np.testing.assert_allclose(mirrored(a), b, atol=2e-3)
+    np.testing.assert_allclose(a[MIRROR_LEGS] * MIRROR_SIGN, b, atol=2e-3)
     va, vb = env.motion.base_velocity
     np.testing.assert_allclose(va * [1, -1, 1], vb, atol=1e-2)
-    np.testing.assert_allclose(observation.sign * obs[0][observation.index], obs[1], atol=2e-2)
-    assert np.abs(obs[0] - obs[1]).max() > 0.2  # the two do differ
-    assert rewards[0] == pytest.approx(rewards[1], rel=0.02)
 
 
 def test_rotations_agree_with_mujoco():
