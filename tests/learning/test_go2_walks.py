@@ -12,7 +12,7 @@ from motoric.scripts.train import train
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_go2_learns_to_walk(tmp_path):
-    """At a third of the demo's training it already follows 0.5 m/s and stays up."""
+    """At 60 % of the demo's training it already follows 0.5 m/s and stays up."""
     settings = config.load(
         "train", ["experiment=go2_walk", "total_steps=900000", "eval_every=1000000",
                   "checkpoint_every=1000000", "progress=false", f"run={tmp_path / 'run'}"],
