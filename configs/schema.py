@@ -294,6 +294,17 @@ class Deploy:
 
 
 @dataclass
+class Serve:
+    """Put this machine's robot on the network, for `deploy robot=remote_...` elsewhere."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"robot": "sim_go2"}, "_self_"])
+    robot: Any = MISSING
+    host: str = doc("127.0.0.1", "address to listen on; others than this machine's need a key")
+    port: int = doc(7230, "UDP port; 0: any that is free", Range(least=0, most=65535))
+    key_file: str | None = doc(None, "file with the key that both ends know")
+
+
+@dataclass
 class Replay:
     """Show a log of a deployment."""
 
@@ -314,6 +325,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "export": Export,
     "deploy": Deploy,
+    "serve": Serve,
     "replay": Replay,
 }
 

@@ -170,6 +170,24 @@ def _parse(content: dict[str, Any]) -> BundleSpec:
     return BundleSpec(**values)
 
 
+def find_bundle(run: str, which: str) -> tuple[Path, Path]:
+    """The run folder and the bundle in it; `run` may be a bundle folder itself.
+
+    Raises BundleError where there is none.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise BundleError(f"run: {run} is not a folder, see motoric list")
+    if (folder / "bundle.json").exists():
+        return folder, folder
+    bundle = folder / "bundle" / which
+    if not bundle.exists():
+        there = sorted(p.parent.name for p in folder.glob("bundle/*/bundle.json"))
+        hint = f"it has {', '.join(there)}" if there else "none yet: motoric export makes one"
+        raise BundleError(f"bundle: {folder} has no bundle {which!r}, {hint}")
+    return folder, bundle
+
+
 def check_robot(spec: BundleSpec, robot: RobotSpec) -> None:
     """Raise BundleError unless the bundle was made for this robot: name, joints, limits, gains."""
     if spec.robot != robot.name:

@@ -14,7 +14,10 @@ ROBOTS: dict[str, RobotSpec] = {GO2.name: GO2}
 
 # by the name that configurations use:
 # module and function (or class) that makes the robot; imported only where it is used
-DRIVERS: dict[str, tuple[str, str]] = {"sim_go2": ("motoric.hardware.sim_robot", "SimRobot")}
+DRIVERS: dict[str, tuple[str, str]] = {
+    "sim_go2": ("motoric.hardware.sim_robot", "SimRobot"),
+    "remote": ("motoric.hardware.remote_robot", "RemoteRobot"),
+}
 
 
 def make_robot(driver: str, **options: Any) -> Robot:

@@ -29,11 +29,16 @@ class Packet:
     payload: bytes
 
 
-def encode(packet: Packet) -> bytes:
-    body = HEADER.pack(
-        MAGIC, VERSION, packet.kind, len(packet.payload), packet.sequence % 2**32, packet.time
+def frame(packet: Packet, magic: bytes = MAGIC, version: int = VERSION) -> bytes:
+    """Header and payload, without the checksum."""
+    head = HEADER.pack(
+        magic, version, packet.kind, len(packet.payload), packet.sequence % 2**32, packet.time
     )
-    body += packet.payload
+    return head + packet.payload
+
+
+def encode(packet: Packet) -> bytes:
+    body = frame(packet)
     return body + CRC.pack(zlib.crc32(body))
 
 
@@ -72,13 +77,16 @@ class Decoder:
         del self._buffer[: at if at > 0 else max(1, len(self._buffer) - len(MAGIC) + 1)]
 
 
-def encode_state(state: RobotState) -> bytes:
+def state_payload(state: RobotState) -> bytes:
     parts = (
         state.position, state.velocity, state.torque, state.orientation,
         state.angular_velocity, state.base_velocity, [state.base_height],
     )  # fmt: skip
-    payload = np.concatenate(parts).astype("<f8").tobytes()
-    return encode(Packet(STATE, state.sequence, state.time, payload))
+    return np.concatenate(parts).astype("<f8").tobytes()
+
+
+def encode_state(state: RobotState) -> bytes:
+    return encode(Packet(STATE, state.sequence, state.time, state_payload(state)))
 
 
 def decode_state(packet: Packet, joints: int) -> RobotState:
@@ -94,10 +102,13 @@ def decode_state(packet: Packet, joints: int) -> RobotState:
     )  # fmt: skip
 
 
-def encode_command(command: RobotCommand) -> bytes:
+def command_payload(command: RobotCommand) -> bytes:
     parts = (command.position, command.velocity, command.kp, command.kd, command.torque)
-    payload = np.concatenate(parts).astype("<f8").tobytes()
-    return encode(Packet(COMMAND, command.sequence, command.time, payload))
+    return np.concatenate(parts).astype("<f8").tobytes()
+
+
+def encode_command(command: RobotCommand) -> bytes:
+    return encode(Packet(COMMAND, command.sequence, command.time, command_payload(command)))
 
 
 def decode_command(packet: Packet, joints: int) -> RobotCommand:

@@ -27,6 +27,7 @@ EXAMPLES = {
     "evaluate": ("run=runs/DIR episodes=20", "run=runs/DIR viewer=web"),
     "export": ("run=runs/DIR",),
     "deploy": ("run=runs/DIR robot=sim_go2 duration=10 command=[0.5,0,0]",),
+    "serve": ("robot=sim_go2", "robot=sim_go2 host=0.0.0.0 key_file=robot.key"),
     "replay": ("runs/DIR/logs/LOG.mcap", "log=LOG.mcap viewer=video"),
     "demo": ("",),
 }
@@ -34,6 +35,7 @@ GROUPS = {
     "train": ("policy", "env", "experiment"),
     "evaluate": ("viewer",),
     "deploy": ("robot",),
+    "serve": ("robot",),
     "replay": ("viewer",),
 }
 OTHERS = {
@@ -97,7 +99,7 @@ def _load(name: str, arguments: list[str]) -> Any:
 
 def _quoted(key: str, value: str) -> str:
     """Paths as they are: Hydra's grammar would stumble over spaces, commas and brackets."""
-    if key not in ("run", "log", "out", "resume", "runs") or value in ("null", ""):
+    if key not in ("run", "log", "out", "resume", "runs", "key_file") or value in ("null", ""):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
@@ -153,6 +155,13 @@ def _deploy(arguments: list[str]) -> int:
     return 0 if deploy_run(settings, _say).fault is None else 1
 
 
+def _serve(arguments: list[str]) -> int:
+    settings = _load("serve", arguments)
+    from motoric.scripts.serve import serve
+
+    return serve(settings, _say)
+
+
 def _replay(arguments: list[str]) -> int:
     settings = _load("replay", arguments)
     from motoric.scripts.replay import replay
@@ -202,6 +211,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "export": _export,
     "deploy": _deploy,
+    "serve": _serve,
     "replay": _replay,
     "list": _list,
     "demo": _demo,

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 
 from motoric.configs import schema
-from motoric.hardware.bundle import Bundle
+from motoric.hardware.bundle import Bundle, find_bundle
 from motoric.hardware.deploy import DeployReport, deploy
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.robot import RobotError
 from motoric.scripts.config import UserError
-from motoric.scripts.evaluate import find_bundle
 
 
 def deploy_run(

@@ -10,24 +10,9 @@ from typing import Any
 
 from motoric.configs import schema
 from motoric.envs.registry import TASKS
-from motoric.hardware.bundle import Bundle
+from motoric.hardware.bundle import Bundle, find_bundle
 from motoric.scripts import evaluation
 from motoric.scripts.config import UserError
-
-
-def find_bundle(run: str, which: str) -> tuple[Path, Path]:
-    """The run folder and the bundle in it; `run` may be a bundle folder itself."""
-    folder = Path(run)
-    if not folder.is_dir():
-        raise UserError(f"run: {run} is not a folder, see motoric list")
-    if (folder / "bundle.json").exists():
-        return folder, folder
-    bundle = folder / "bundle" / which
-    if not bundle.exists():
-        there = sorted(p.parent.name for p in folder.glob("bundle/*/bundle.json"))
-        hint = f"it has {', '.join(there)}" if there else "none yet: motoric export makes one"
-        raise UserError(f"bundle: {folder} has no bundle {which!r}, {hint}")
-    return folder, bundle
 
 
 def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def test_a_robot_computer_needs_no_learning_stack():
         "sys.meta_path.insert(0, Block())\n"
         "import motoric.hardware.deploy, motoric.hardware.drivers, motoric.hardware.log\n"
         "import motoric.control.supervisor, motoric.hardware.sim_robot\n"
+        "import motoric.hardware.remote_robot, motoric.hardware.robot_server\n"
+        "import motoric.scripts.deploy, motoric.scripts.serve\n"
         "import motoric.scripts.cli\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,0 +1,49 @@
+"""Put a robot on the network: `motoric serve …`, or `python scripts/serve.py …`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from motoric.configs import schema
+from motoric.hardware.drivers import make_robot
+from motoric.hardware.robot import RobotError
+from motoric.hardware.robot_server import RobotServer
+from motoric.scripts.config import UserError
+
+
+def serve(settings: schema.Serve, say: Callable[[str], None] = print) -> int:
+    """Serve until Ctrl-C or SIGTERM; returns the exit code, 1 when the robot was lost."""
+    try:
+        robot = make_robot(settings.robot.driver, **settings.robot.options)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"robot: {error}") from None
+    try:
+        server = RobotServer(robot, settings.host, settings.port, settings.key_file, say)
+    except (ValueError, RobotError) as error:
+        raise UserError(str(error)) from None
+    ended: list[str] = []
+
+    def end(number: int, frame: Any) -> None:
+        ended.append(signal.Signals(number).name)
+
+    previous = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(lambda: ended[0] if ended else None)
+    except RobotError as error:
+        print(f"motoric serve: {error}", file=sys.stderr)
+        return 1
+    finally:
+        server.close()
+        robot.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0
+
+
+if __name__ == "__main__":
+    from motoric.scripts.cli import main
+
+    sys.exit(main(["serve", *sys.argv[1:]]))
