@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import select
 import socket
@@ -36,6 +37,8 @@ class SimRobot(Robot):
         return self._decoder.damaged
 
     def configure(self) -> None:
+        if importlib.util.find_spec("mujoco") is None:
+            raise RobotError("a simulated robot needs mujoco: pip install 'motoric[train]'")
         arguments = [sys.executable, "-m", "motoric.hardware.sim_server", self.spec.name]
         if self._faults:
             arguments.append("--faults")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -69,12 +70,31 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, BundleError) as error:
         print(f"motoric {name}: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        extra = _extra(error.name or "")
+        if extra is None:
+            raise
+        needs = f"{error.name} is not installed: pip install 'motoric[{extra}]'"
+        print(f"motoric {name}: {needs}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"motoric {name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _extra(module: str) -> str | None:
+    """The extra of ours that brings a module, by the names of its packages."""
+    from importlib.metadata import requires
+
+    package = module.partition(".")[0].replace("_", "-").lower()
+    for requirement in requires("motoric") or []:
+        found = re.match(r"([\w.-]+).*extra == [\"'](\w+)[\"']", requirement)
+        if found is not None and found[1].replace("_", "-").lower() == package:
+            return found[2]
+    return None
 
 
 def _say(text: str) -> None:

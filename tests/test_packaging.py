@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("control", "hardware", "envs", "policies", "configs", "scripts")
 
 
-def test_the_wheel_is_complete(tmp_path):
+def build_wheel(tmp_path: Path) -> tuple[Path, Path]:
+    """The wheel of this tree, and the copy of the tree it was built from."""
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md"):
@@ -28,6 +29,11 @@ def test_the_wheel_is_complete(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("motoric-*.whl")
+    return wheel, source
+
+
+def test_the_wheel_is_complete(tmp_path):
+    wheel, source = build_wheel(tmp_path)
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {
         f"motoric/{path.relative_to(source)}"
