@@ -305,6 +305,15 @@ class Serve:
 
 
 @dataclass
+class Calibrate:
+    """Record zero and range of every joint of a servo chain, moved by hand with torque off."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"robot": "x_arm6"}, "_self_"])
+    robot: Any = MISSING
+    seconds: float | None = doc(None, "length of the recording, s; null: until Enter", POSITIVE)
+
+
+@dataclass
 class Replay:
     """Show a log of a deployment."""
 
@@ -326,6 +335,7 @@ COMMANDS: dict[str, type] = {
     "export": Export,
     "deploy": Deploy,
     "serve": Serve,
+    "calibrate": Calibrate,
     "replay": Replay,
 }
 

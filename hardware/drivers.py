@@ -17,6 +17,7 @@ ROBOTS: dict[str, RobotSpec] = {GO2.name: GO2}
 DRIVERS: dict[str, tuple[str, str]] = {
     "sim_go2": ("motoric.hardware.sim_robot", "SimRobot"),
     "remote": ("motoric.hardware.remote_robot", "RemoteRobot"),
+    "dynamixel": ("motoric.hardware.dynamixel", "DynamixelRobot"),
 }
 
 

@@ -28,7 +28,7 @@ class RobotSpec:
     limits: what the joints may do
     stand, rest: joint positions standing and lying, rad, [J]
     kp, kd: gains of the motors' position control, N m / rad and N m s / rad, [J]
-    mjcf: file name of the model in `motoric.hardware.models`
+    mjcf: file name of the model in `motoric.hardware.models`; None for a robot without one
     feet: geoms of the model that may touch the ground
     base_height: height of the base standing in `stand`, m
     """
@@ -40,9 +40,9 @@ class RobotSpec:
     rest: Array
     kp: Array
     kd: Array
-    mjcf: str
-    feet: tuple[str, ...]
-    base_height: float
+    mjcf: str | None = None
+    feet: tuple[str, ...] = ()
+    base_height: float = 0.0
 
 
 @dataclass

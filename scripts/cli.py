@@ -29,6 +29,7 @@ EXAMPLES = {
     "export": ("run=runs/DIR",),
     "deploy": ("run=runs/DIR robot=sim_go2 duration=10 command=[0.5,0,0]",),
     "serve": ("robot=sim_go2", "robot=sim_go2 host=0.0.0.0 key_file=robot.key"),
+    "calibrate": ("robot=x_arm6", "robot=x_arm6 robot.options.port=/dev/ttyUSB1 seconds=30"),
     "replay": ("runs/DIR/logs/LOG.mcap", "log=LOG.mcap viewer=video"),
     "demo": ("",),
 }
@@ -37,6 +38,7 @@ GROUPS = {
     "evaluate": ("viewer",),
     "deploy": ("robot",),
     "serve": ("robot",),
+    "calibrate": ("robot",),
     "replay": ("viewer",),
 }
 OTHERS = {
@@ -182,6 +184,14 @@ def _serve(arguments: list[str]) -> int:
     return serve(settings, _say)
 
 
+def _calibrate(arguments: list[str]) -> int:
+    settings = _load("calibrate", arguments)
+    from motoric.scripts.calibrate import calibrate_robot
+
+    calibrate_robot(settings, _say)
+    return 0
+
+
 def _replay(arguments: list[str]) -> int:
     settings = _load("replay", arguments)
     from motoric.scripts.replay import replay
@@ -232,6 +242,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "deploy": _deploy,
     "serve": _serve,
+    "calibrate": _calibrate,
     "replay": _replay,
     "list": _list,
     "demo": _demo,

@@ -11,6 +11,8 @@ from motoric.hardware.robot import RobotSpec
 
 def load_model(robot: RobotSpec) -> mujoco.MjModel:
     """The robot's MJCF with the spec's gains; joints and feet are checked against the spec."""
+    if robot.mjcf is None:
+        raise ValueError(f"{robot.name}: has no model to simulate or show")
     path = Path(str(files("motoric.hardware.models") / robot.mjcf))
     model = mujoco.MjModel.from_xml_path(str(path))
     joints = tuple(model.joint(i).name for i in range(1, model.njnt))
