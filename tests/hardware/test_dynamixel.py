@@ -244,15 +244,13 @@ def test_damped_position_servos_resist_and_let_go(arm):
     arm.robot.activate()
     with arm.emulator.lock:
         arm.chain[3].load = 0.15  # N m
-    start = arm.angles()[2]
-    arm.hold(np.zeros(6), 0.5, kp=0.0)
-    moved = arm.angles()[2] - start
-    assert 0.01 < moved < 1.3  # without torque it would have run into its limit
+    began = time.monotonic()
+    assert arm.hold(np.zeros(6), until=lambda: arm.angles()[2] > 0.3, kp=0.0)
+    assert time.monotonic() - began > 0.15  # a shaft without torque takes 0.11 s
     with arm.emulator.lock:
         arm.chain[3].load = 0.0
-    before = arm.angles()[2]
     arm.hold(np.zeros(6), 0.3, kp=0.0)
-    assert arm.angles()[2] > before - 0.05
+    assert arm.angles()[2] > 0.25
 
 
 def test_current_mode_is_the_pd_law(tmp_path):
@@ -379,22 +377,27 @@ def test_no_wrong_command_and_no_wrong_state_on_a_bad_line(tmp_path, corrupt, lo
 
 
 def test_an_answer_to_an_earlier_question_is_not_taken(arm):
-    """Late by 15 ms: given up, and arriving as the answer to the next read."""
+    """Late by 20 ms: given up, and arriving as the answer to the next read."""
     arm.robot.configure()
+    taken, read = [], arm.robot._read_state
+
+    def remember():
+        good = read()
+        if good:
+            taken.append(arm.robot._ticks)
+        return good
+
+    arm.robot._read_state = remember
     for _ in range(8):
-        misread, sequence = arm.robot.misread, arm.robot.read().sequence
+        count, misread = len(taken), arm.robot.misread
         with arm.emulator.lock:
             arm.chain.hold = 0.02
-        wait(lambda m=misread, s=sequence: (
-            arm.robot.misread > m and arm.robot._sequence > s + 3
-        ))  # fmt: skip
-        # Each clock has moved with ours, whatever came late.
-        before, after, ticks = arm.robot._ticks
-        with arm.emulator.lock:
-            for servo, tick in zip(arm.chain.servos, ticks, strict=True):
-                sampled = servo.started + tick / 1000
-                turns = round((before - sampled) / 32.768)
-                assert before - 0.004 <= sampled + turns * 32.768 <= after + 0.004
+        wait(lambda c=count, m=misread: len(taken) > c + 3 and arm.robot.misread > m)
+    for before, after, ticks in taken:  # every answer was given between question and reading
+        for servo, tick in zip(arm.chain.servos, ticks, strict=True):
+            sampled = servo.started + tick / 1000
+            sampled += round((before - sampled) / 32.768) * 32.768
+            assert before - 0.005 <= sampled <= after + 0.005
 
 
 def test_a_lost_link_is_an_error_after_a_while(arm):
