@@ -829,7 +829,7 @@ def move_the_arm(tmp_path, mode, corrupt):
             return state
 
         arm.robot.read = read
-        report = deploy(Bundle.load(tmp_path / "bundle", arm.robot.spec), arm.robot, 1.5,
+        report = deploy(Bundle.load(tmp_path / "bundle", arm.robot.spec), arm.robot, 1.0,
                         [0.0, 0.0, 0.0], tmp_path / "log.mcap", keys=False)  # fmt: skip
         assert not any(arm.values("torque_enable"))
         if report.fault is not None:
