@@ -410,7 +410,10 @@ class DynamixelRobot(Robot):
             raise RobotError(f"{self.spec.name}: {error}") from None
 
     def _find(self, bus: Bus) -> None:
-        numbers = {joint.id: bus.ping(joint.id) for joint in self.joints}
+        numbers = {joint.id: bus.ping(joint.id, tries=2) for joint in self.joints}
+        for id, number in numbers.items():
+            if number is None and any(numbers.values()):  # a bad line, or a servo too few
+                numbers[id] = bus.ping(id)
         there = [id for id, number in numbers.items() if number is not None]
         if not there:
             rate = bus.answering_rate(self.joints[0].id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from motoric.control.supervisor import Mode, Supervisor
+from motoric.control.supervisor import Mode, Supervisor, Thresholds
 from motoric.hardware import dynamixel_protocol as protocol
 from motoric.hardware.bundle import Bundle, BundleSpec, Tensor, write_bundle
 from motoric.hardware.deploy import deploy
@@ -353,14 +354,14 @@ def test_no_wrong_command_and_no_wrong_state_on_a_bad_line(tmp_path, corrupt, lo
         with arm.emulator.lock:
             arm.chain.corrupt, arm.chain.lose = corrupt, lose
         states, gap, rng = {}, 0.0, np.random.default_rng(0)
-        for _ in range(100):
+        for _ in range(70):
             arm.send(TARGET + rng.uniform(-0.2, 0.2, 6))
             time.sleep(0.02)
             state = arm.robot._state
             states[state.sequence] = state
             gap = max(gap, time.monotonic() - state.time)
         arm.robot.deactivate()
-        assert arm.robot.misread > 3
+        assert arm.robot.misread > 1
         with arm.emulator.lock:
             written = [w for w in arm.chain.written if w.address in GOALS]
             assert len(written) > 50
@@ -371,7 +372,7 @@ def test_no_wrong_command_and_no_wrong_state_on_a_bad_line(tmp_path, corrupt, lo
         for state in states.values():
             assert tuple((np.round(state.position / ANGLE) + ZERO).astype(int)) in seen
         if corrupt + lose < 0.001:
-            assert len(states) > 40
+            assert len(states) > 30
             np.testing.assert_allclose(arm.angles(), TARGET, atol=0.4)
         assert not any(arm.values("torque_enable"))
 
@@ -782,11 +783,13 @@ def test_the_calibrate_command(arm):
     assert process.returncode == 0, err
     assert f"calibration: {path}" in out
     assert json.loads(path.read_text())["joints"]["gripper"]["id"] == 6
-    done = motoric("calibrate", "robot=sim_go2", "seconds=1")
-    assert done.communicate(timeout=60)[1] == (
-        "motoric calibrate: robot: 'sim_go2' needs no calibration\n"
-    )
-    assert done.returncode == 2
+
+
+def test_calibrate_is_for_servo_chains(capsys):
+    from motoric.scripts.cli import main
+
+    assert main(["calibrate", "robot=sim_go2", "seconds=1"]) == 2
+    assert capsys.readouterr().err == "motoric calibrate: robot: 'sim_go2' needs no calibration\n"
 
 
 # -- the whole way ----------------------------------------------------------------------------
@@ -808,7 +811,11 @@ def write_arm_bundle(folder: Path, robot: DynamixelRobot, rate=50.0) -> None:
 
 
 @pytest.mark.parametrize(("mode", "corrupt"), [(None, 0.0004), ("current", 0.0)])
-def test_a_bundle_moves_the_arm(tmp_path, mode, corrupt):
+def test_a_bundle_moves_the_arm(tmp_path, monkeypatch, mode, corrupt):
+    quick = functools.partial(
+        Supervisor, thresholds=Thresholds(soft_start=1.0, lie_down=0.8, damp=0.4)
+    )
+    monkeypatch.setattr("motoric.hardware.deploy.Supervisor", quick)
     for attempt in range(4):  # a machine too busy for a state every 0.1 s is a fault too
         (folder := tmp_path / str(attempt)).mkdir()
         fault = move_the_arm(folder, mode, corrupt)
@@ -873,3 +880,5 @@ def test_the_supervisor_sees_a_silent_bus(arm):
         time.sleep(0.02)
     assert "s old, at most 0.1 allowed" in supervisor.reason
     assert not sent.kp.any()
+    with arm.emulator.lock:
+        arm.chain.lose = 0.0
