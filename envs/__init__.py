@@ -8,3 +8,10 @@ register(
     vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
     kwargs={"task": "go2_velocity"},
 )
+
+register(
+    id="motoric/Go2VelocityBullet-v0",
+    entry_point="motoric.envs.vector:TaskEnv",
+    vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
+    kwargs={"task": "go2_velocity", "engine": "pybullet"},
+)

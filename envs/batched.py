@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from motoric.control.limits import limit_target
 from motoric.envs.random import uniform
-from motoric.envs.simulation import Array, MujocoSimulation
+from motoric.envs.registry import make_simulation
+from motoric.envs.simulation import Array
 from motoric.envs.task import Task
 from numpy.typing import NDArray
 
@@ -23,12 +24,19 @@ class BatchedEnv:
     not depend on N or on the others.
     """
 
-    def __init__(self, task: Task, num_envs: int, seed: int = 0, num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int,
+        seed: int = 0,
+        num_threads: int = 0,
+        engine: str = "mujoco",
+    ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs: {num_envs}, expected at least 1")
         self.task = task
         self.num_envs = num_envs
-        self.sim = MujocoSimulation(task.robot, num_envs, num_threads)
+        self.sim = make_simulation(engine, task.robot, num_envs, num_threads)
         self.observation_size, self.action_size = task.observation_size, task.action_size
         self._stand, self._scale = task.robot.stand, task.action_scale
         self._held: Array | None = None
@@ -37,16 +45,12 @@ class BatchedEnv:
 
     @property
     def model(self):
-        """The MuJoCo model (shared; per-environment fields live in the simulation)."""
+        """The robot's MuJoCo model, whatever the engine: what a viewer draws."""
         return self.sim.model
 
     @property
     def qpos(self) -> Array:
         return self.sim.qpos
-
-    @property
-    def qvel(self) -> Array:
-        return self.sim.qvel
 
     def _seed(self, seed: int) -> None:
         n = self.num_envs

@@ -11,14 +11,20 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 
-def make_vec(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
+def make_vec(
+    name: str, num_envs: int, seed: int, engine: str | None = None, **options: Any
+) -> VecEnv:
     """A `VecEnv` of a task (by its name) or of any Gymnasium environment (by its id).
 
+    engine: of a task's physics, MuJoCo unless given
     options: fields of the task, or keyword arguments of `gymnasium.make`.
     Raises ValueError for an unknown name, naming what there is.
     """
     if name in TASKS:
-        return BatchedVecEnv(make_task(name, options), num_envs, seed)
+        task = make_task(name, options)
+        return BatchedVecEnv(task, num_envs, seed, engine=engine or "mujoco")
+    if engine is not None:
+        raise ValueError(f"env.engine: {engine!r}, but {name} is not one of our tasks")
     try:
         gym.spec(name)
     except gym.error.Error as error:

@@ -1,15 +1,34 @@
-"""The tasks by name. A new task adds one line here."""
+"""The tasks and the engines by name. A new one adds one line here."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from motoric.envs.go2_velocity import Go2Velocity
+from motoric.envs.simulation import Simulation
 from motoric.envs.task import Task
+from motoric.hardware.robot import RobotSpec
 
 TASKS: dict[str, Callable[..., Any]] = {"go2_velocity": Go2Velocity}
+
+# module and class of each physics engine; imported only where it is used
+ENGINES: dict[str, tuple[str, str]] = {
+    "mujoco": ("motoric.envs.mujoco_simulation", "MujocoSimulation"),
+    "pybullet": ("motoric.envs.pybullet_simulation", "PyBulletSimulation"),
+}
+
+
+def make_simulation(
+    engine: str, robot: RobotSpec, num_envs: int, num_threads: int = 0
+) -> Simulation:
+    """N robots in an engine. Raises ValueError for an unknown engine or one not installed."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
+    module, name = ENGINES[engine]
+    return getattr(import_module(module), name)(robot, num_envs, num_threads)
 
 
 def make_task(name: str, options: dict[str, Any]) -> Task:

@@ -32,8 +32,15 @@ class BatchedVectorEnv(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
-    def __init__(self, task: str, num_envs: int = 1, num_threads: int = 0, **options: Any) -> None:
-        self.batched = BatchedEnv(make_task(task, options), num_envs, 0, num_threads)
+    def __init__(
+        self,
+        task: str,
+        num_envs: int = 1,
+        num_threads: int = 0,
+        engine: str = "mujoco",
+        **options: Any,
+    ) -> None:
+        self.batched = BatchedEnv(make_task(task, options), num_envs, 0, num_threads, engine)
         self.num_envs = num_envs
         self.single_observation_space = observation_space(self.batched.task)
         self.single_action_space = action_space(self.batched.task)
@@ -67,8 +74,15 @@ class BatchedVectorEnv(VectorEnv):
 class BatchedVecEnv(VecEnv):
     """stable-baselines3 `VecEnv`; infos tell final observations, time limits and returns."""
 
-    def __init__(self, task: Task, num_envs: int, seed: int = 0, num_threads: int = 0) -> None:
-        self.batched = BatchedEnv(task, num_envs, seed, num_threads)
+    def __init__(
+        self,
+        task: Task,
+        num_envs: int,
+        seed: int = 0,
+        num_threads: int = 0,
+        engine: str = "mujoco",
+    ) -> None:
+        self.batched = BatchedEnv(task, num_envs, seed, num_threads, engine)
         self.render_mode = None
         self._first_reset = True
         super().__init__(num_envs, observation_space(task), action_space(task))
@@ -122,8 +136,14 @@ class TaskEnv(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
-    def __init__(self, task: str, render_mode: str | None = None, **options: Any) -> None:
-        self.batched = BatchedEnv(make_task(task, options), 1, 0, 1)
+    def __init__(
+        self,
+        task: str,
+        render_mode: str | None = None,
+        engine: str = "mujoco",
+        **options: Any,
+    ) -> None:
+        self.batched = BatchedEnv(make_task(task, options), 1, 0, 1, engine)
         self.observation_space = observation_space(self.batched.task)
         self.action_space = action_space(self.batched.task)
         self.render_mode = render_mode
