@@ -41,9 +41,10 @@ POSITIVE = Range(above=0)
 COUNT = Range(least=1)
 NOT_NEGATIVE = Range(least=0)
 BUNDLES = ("best", "last")
+ENGINES = (None, "mujoco", "pybullet")
 
 
-def doc(default: Any, text: str, allowed: Range | tuple[str, ...] | None = None) -> Any:
+def doc(default: Any, text: str, allowed: Range | tuple[str | None, ...] | None = None) -> Any:
     """A field with a default, a line for `--help`, and what its value may be."""
     metadata = {"help": text, "allowed": allowed}
     if isinstance(default, list):
@@ -171,6 +172,7 @@ class Env:
     id: str | None = doc(None, "Gymnasium id")
     task: str | None = doc(None, "one of our batched tasks")
     num_envs: int = doc(1, "environments stepped together", COUNT)
+    engine: str | None = doc(None, "physics of a task: mujoco or pybullet; null: mujoco", ENGINES)
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "arguments of the task or of gymnasium.make"}
     )
@@ -271,6 +273,7 @@ class Evaluate:
     )
     command: list[float] | None = doc(None, "hold this command: [forward, left, turn] m/s, rad/s")
     seconds: float | None = doc(None, "length of an episode; null: the task's own", POSITIVE)
+    engine: str | None = doc(None, "mujoco or pybullet; null: the one it was trained on", ENGINES)
 
 
 @dataclass
@@ -349,7 +352,8 @@ def check(config: Any, prefix: str = "") -> None:
             check(value, f"{key}.")
         elif isinstance(allowed, tuple):
             if value not in allowed:
-                raise ValueError(f"{key}: {value!r}, expected one of {', '.join(allowed)}")
+                names = ", ".join("null" if name is None else name for name in allowed)
+                raise ValueError(f"{key}: {value!r}, expected one of {names}")
         elif item.name == "command" and value is not None and len(value) != 3:
             raise ValueError(f"{key}: {value}, expected [forward, left, turn]")
         else:

@@ -119,7 +119,8 @@ class BatchedEnv:
         Returns observation [N, O] (of the new episode where one ended), reward [N], terminated
         [N], truncated [N] and info: `final_obs` [N, O] (the last observation of episodes that
         ended, or None), `episode_return`, `episode_length` [N] (valid where an episode ended),
-        `terms` (reward terms, each [N]), `velocity_error` [N] (m/s).
+        `terms` (reward terms, each [N]), `velocity_error` [N] (m/s), `speed` [N] (in the plane,
+        m/s), `power` [N] (mechanical, of the motors, W).
         """
         task = self.task
         action = np.asarray(action, np.float64)
@@ -157,6 +158,8 @@ class BatchedEnv:
             "episode_length": self.steps.copy(),
             "terms": terms,
             "velocity_error": error,
+            "speed": np.linalg.norm(motion.base_velocity[:, :2], axis=1),
+            "power": np.abs(motion.torque * motion.velocity).sum(1),
         }
         observation = self._observe()
         if done.any():

@@ -41,6 +41,10 @@ class MujocoSimulation:
         self._range = self.batch.expand("actuator_forcerange")
         self.latency = np.zeros(num_envs, np.int64)
 
+    @property
+    def mass(self) -> Array:
+        return self._mass.sum(1)
+
     def reset(self, ids: NDArray[np.int64], pose: Pose, physics: Physics) -> None:
         """Put the robots `ids` [M] at a pose, with physics of their own."""
         model = self.model

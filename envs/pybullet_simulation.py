@@ -33,10 +33,10 @@ class PyBulletSimulation:
         try:
             self.worlds = [PyBulletWorld(robot, self.model, timestep) for _ in range(num_envs)]
         except ImportError as error:
-            raise ValueError(f"engine: {error}") from None
+            raise ValueError(str(error)) from None
+        self._state = np.stack([world.save() for world in self.worlds])
         joints = len(robot.joints)
         self.ctrl, self._torque = np.zeros((num_envs, joints)), np.zeros((num_envs, joints))
-        self._force = np.zeros((num_envs, len(robot.feet)))
         self.friction, self.payload = np.zeros(num_envs), np.zeros(num_envs)
         self.strength, self.latency = np.ones(num_envs), np.zeros(num_envs, np.int64)
 
@@ -44,22 +44,28 @@ class PyBulletSimulation:
     def qpos(self) -> Array:
         return np.stack([world.state()[0] for world in self.worlds])
 
+    @property
+    def mass(self) -> Array:
+        return self.model.body_mass.sum() + self.payload
+
     def reset(self, ids: NDArray[np.int64], pose: Pose, physics: Physics) -> None:
         """Put the robots `ids` [M] at a pose, with physics of their own."""
         self.friction[ids], self.payload[ids] = physics.friction, physics.payload
         self.strength[ids], self.latency[ids] = physics.strength, physics.latency
         self.ctrl[ids] = pose.position
-        self._torque[ids], self._force[ids] = 0.0, 0.0
+        self._torque[ids] = 0.0
         qpos = np.concatenate([pose.base_position, pose.orientation, pose.position], 1)
         qvel = np.concatenate([pose.base_velocity, pose.velocity], 1)
         for i, q, v in zip(ids, qpos, qvel, strict=True):
             self.worlds[i].set_physics(self.friction[i], self.payload[i])
             self.worlds[i].set_state(q, v)
+            self._note(i)
 
     def push(self, velocity: Array) -> None:
         """Add to the bases' velocity in the world, m/s, [N, 3]."""
         for i in np.flatnonzero(np.any(velocity, axis=1)):
             self.worlds[i].push(velocity[i])
+            self._note(int(i))
 
     def step(self, target: Array, substeps: int) -> None:
         """Hold joint targets [N, J] for some physics steps; each arrives after its latency."""
@@ -70,6 +76,13 @@ class PyBulletSimulation:
                 self._step()
         late = self.latency >= substeps
         self.ctrl[late] = target[late]
+        for i in range(self.num_envs):
+            self._note(i)
+
+    def _note(self, i: int) -> None:
+        """Write a robot's state down, and load it: going on from it later rounds no otherwise."""
+        self._state[i] = self.worlds[i].save()
+        self.worlds[i].load(self._state[i])
 
     def _step(self) -> None:
         """One small step: torques from the joints as they are now, then physics."""
@@ -104,19 +117,19 @@ class PyBulletSimulation:
 
     def save_state(self) -> dict[str, NDArray]:
         """Everything the next step depends on."""
-        saved = {name: value.copy() for name, value in self._saved_arrays().items()}
-        return saved | {"state": np.stack([world.save() for world in self.worlds])}
+        return {name: value.copy() for name, value in self._saved_arrays().items()}
 
     def load_state(self, saved: dict[str, NDArray]) -> None:
         """Continue exactly where `save_state` was called."""
         for name, value in self._saved_arrays().items():
             value[...] = saved[name]
-        for i, (world, state) in enumerate(zip(self.worlds, saved["state"], strict=True)):
+        for i, world in enumerate(self.worlds):
             world.set_physics(self.friction[i], self.payload[i])
-            world.load(state)
+            world.load(self._state[i])
 
     def _saved_arrays(self) -> dict[str, NDArray]:
         return {
+            "state": self._state,
             "ctrl": self.ctrl,
             "torque": self._torque,
             "friction": self.friction,

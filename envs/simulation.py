@@ -81,12 +81,15 @@ class Simulation(Protocol):
     Made as `kind(robot, num_envs, num_threads)`; num_threads 0: the engine's choice.
     model: the robot's MuJoCo model, which every engine is built from and viewers draw
     qpos [N, 7 + J]: base position, orientation (w, x, y, z), joints, for viewers
+    mass [N]: of each robot with its payload, kg
     """
 
     model: Any
 
     @property
     def qpos(self) -> Array: ...
+    @property
+    def mass(self) -> Array: ...
 
     def reset(self, ids: NDArray[np.int64], pose: Pose, physics: Physics) -> None:
         """Put the robots `ids` [M] at a pose, with physics of their own."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MISSING = "PyBullet is not installed, try: pip install 'motoric[pybullet]'"
+MISSING = "engine=pybullet needs PyBullet: pip install 'motoric[pybullet]'"
 
 
 class PyBulletWorld:
@@ -86,9 +86,7 @@ class PyBulletWorld:
                 [0, 0, 1], [0, 0, 0], [0, 0, 0], **self._call,
             )  # fmt: skip
             p.changeConstraint(gear, gearRatio=-1.0 / GEAR, maxForce=1e9, **self._call)
-            p.setJointMotorControl2(
-                self._body, rotor, p.VELOCITY_CONTROL, force=0, **self._call
-            )
+            p.setJointMotorControl2(self._body, rotor, p.VELOCITY_CONTROL, force=0, **self._call)
 
     def _set_constants(self, model: mujoco.MjModel) -> None:
         p, robot = self._bullet, self.robot
@@ -121,27 +119,25 @@ class PyBulletWorld:
         """Friction of the feet; kg added to the base, its inertia growing in proportion."""
         p, mass = self._bullet, self._mass + payload
         inertia = (self._inertia * (mass / self._mass)).tolist()
-        p.changeDynamics(
-            self._body, -1, mass=mass, localInertiaDiagonal=inertia, **self._call
-        )
+        p.changeDynamics(self._body, -1, mass=mass, localInertiaDiagonal=inertia, **self._call)
         for foot in self._feet:
             p.changeDynamics(self._body, foot, lateralFriction=friction, **self._call)
 
     def set_state(self, qpos: Array, qvel: Array) -> None:
         """Put the robot there, moving so."""
-        rotation, angular = _matrix(qpos[3:7]), _matrix(qpos[3:7]) @ qvel[3:6]
-        arm = rotation @ self._com
-        orientation = _product(qpos[3:7], self._turn)
-        self.load(
-            np.concatenate(
-                [
-                    qpos[:3] + arm, orientation[[1, 2, 3, 0]],
-                    qvel[:3] + np.cross(angular, arm), angular,
-                    qpos[7:], np.zeros(len(self._rotors)),
-                    qvel[6:], GEAR * qvel[6:],
-                ]
-            )  # fmt: skip
+        rotation = _matrix(qpos[3:7])
+        angular, arm = rotation @ qvel[3:6], rotation @ self._com
+        parts = (
+            qpos[:3] + arm,
+            _product(qpos[3:7], self._turn)[[1, 2, 3, 0]],
+            qvel[:3] + np.cross(angular, arm),
+            angular,
+            qpos[7:],
+            np.zeros(len(self._rotors)),
+            qvel[6:],
+            GEAR * qvel[6:],
         )
+        self.load(np.concatenate(parts, dtype=np.float64))
 
     def state(self) -> tuple[Array, Array]:
         """qpos and qvel now."""
@@ -155,7 +151,7 @@ class PyBulletWorld:
         velocity = saved[7:10] - np.cross(angular, arm)
         return (
             np.concatenate([saved[:3] - arm, orientation, joints]),
-            np.concatenate([velocity, rotation.T @ angular, speeds]),
+            np.concatenate([velocity, rotation.T @ angular, speeds], dtype=np.float64),
         )
 
     def joints(self) -> tuple[Array, Array]:

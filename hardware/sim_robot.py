@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import select
 import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from motoric.hardware import packets
 from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
 
+ENGINES = ("mujoco", "pybullet")
 CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machine
 
 
 class SimRobot(Robot):
     """A simulated robot; `configure` starts its process, `close` ends it.
 
-    faults: obey `inject` (tests). damaged counts packets with a wrong checksum.
+    engine: mujoco or pybullet; faults: obey `inject` (tests).
+    damaged counts packets with a wrong checksum.
     """
 
-    def __init__(self, spec: RobotSpec = GO2, faults: bool = False) -> None:
-        self.spec, self._faults = spec, faults
+    def __init__(self, spec: RobotSpec = GO2, faults: bool = False, engine: str = "mujoco") -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
+        self.spec, self._faults, self.engine = spec, faults, engine
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._decoder = packets.Decoder()
@@ -37,9 +41,14 @@ class SimRobot(Robot):
         return self._decoder.damaged
 
     def configure(self) -> None:
-        if importlib.util.find_spec("mujoco") is None:
+        if find_spec("mujoco") is None:
             raise RobotError("a simulated robot needs mujoco: pip install 'motoric[train]'")
-        arguments = [sys.executable, "-m", "motoric.hardware.sim_server", self.spec.name]
+        if self.engine == "pybullet" and find_spec("pybullet") is None:
+            raise RobotError("engine=pybullet needs PyBullet: pip install 'motoric[pybullet]'")
+        arguments = [
+            sys.executable, "-m", "motoric.hardware.sim_server", self.spec.name,
+            "--engine", self.engine,
+        ]  # fmt: skip
         if self._faults:
             arguments.append("--faults")
         self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A simulated robot in its own process: MuJoCo in real time behind a TCP port of this machine.
+"""A simulated robot in its own process: physics in real time behind a TCP port of this machine.
 
 It begins lying down with its motors off. The motors compute their own PD torque from the last
 command, clipped to their limits, and damp when no command came for 100 ms. It ends when its
@@ -13,14 +13,18 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mujoco
 import numpy as np
 from motoric.hardware import packets
 from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulation import TIMESTEP, Simulation
+
+if TYPE_CHECKING:
+    from motoric.hardware.pybullet_simulation import PyBulletSimulation
+
+    AnySimulation = Simulation | PyBulletSimulation
 
 
 class Faults:
@@ -31,23 +35,19 @@ class Faults:
         self.corrupt = 0.0
         self.rng = np.random.default_rng(0)
 
-    def apply(self, wish: dict[str, Any], simulation: Simulation) -> None:
+    def apply(self, wish: dict[str, Any], simulation: AnySimulation) -> None:
         """freeze: s the same measurement is repeated; corrupt: share of packets with a flipped
         byte; joint: [index, rad] puts a joint there; push: [x, y, z] m/s; tip: rad of roll."""
-        data = simulation.data
         if "freeze" in wish:
-            self.frozen_until = data.time + wish["freeze"]
+            self.frozen_until = simulation.time + wish["freeze"]
         if "corrupt" in wish:
             self.corrupt = wish["corrupt"]
         if "joint" in wish:
-            index, angle = wish["joint"]
-            data.qpos[7 + index] = angle
+            simulation.disturb(joint=wish["joint"])
         if "push" in wish:
-            data.qvel[:3] += wish["push"]
+            simulation.disturb(push=wish["push"])
         if "tip" in wish:
-            turn = np.array([np.cos(wish["tip"] / 2), np.sin(wish["tip"] / 2), 0, 0])
-            mujoco.mju_mulQuat(data.qpos[3:7], data.qpos[3:7].copy(), turn)
-            data.qpos[2] += 0.3
+            simulation.disturb(roll=wish["tip"], lift=0.3)
 
     def damage(self, data: bytes) -> bytes:
         if self.rng.random() >= self.corrupt:
@@ -57,12 +57,21 @@ class Faults:
         return bytes(changed)
 
 
-def serve(spec: RobotSpec, allow_faults: bool) -> None:
+def simulate(spec: RobotSpec, engine: str) -> AnySimulation:
+    """The robot in an engine, lying on the floor with its motors off."""
+    if engine == "mujoco":
+        return Simulation(spec)
+    from motoric.hardware.pybullet_simulation import PyBulletSimulation
+
+    return PyBulletSimulation(spec)
+
+
+def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
     """Print the port, then simulate; one client at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     print(f"port {listener.getsockname()[1]}", flush=True)
-    simulation, faults = Simulation(spec), Faults()
+    simulation, faults = simulate(spec, engine), Faults()
     hello = json.dumps({"robot": spec.name, "joints": spec.joints, "rate": 1 / TIMESTEP}).encode()
     client: socket.socket | None = None
     decoder, state = packets.Decoder(), simulation.state()
@@ -83,7 +92,7 @@ def serve(spec: RobotSpec, allow_faults: bool) -> None:
             client = None
             simulation.on = False
         simulation.step()
-        if simulation.data.time >= faults.frozen_until:
+        if simulation.time >= faults.frozen_until:
             state = simulation.state()
         if client is not None:
             try:
@@ -105,7 +114,7 @@ def serve(spec: RobotSpec, allow_faults: bool) -> None:
 def _receive(
     client: socket.socket,
     decoder: packets.Decoder,
-    simulation: Simulation,
+    simulation: AnySimulation,
     faults: Faults | None,
 ) -> bool:
     """Act on what has arrived; False when the client has gone."""
@@ -149,13 +158,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("robot", choices=sorted(ROBOTS))
     parser.add_argument("--faults", action="store_true", help="obey injected faults (tests)")
+    parser.add_argument("--engine", choices=("mujoco", "pybullet"), default="mujoco")
     arguments = parser.parse_args()
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C is the operator's, not the robot's
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
-    serve(ROBOTS[arguments.robot], arguments.faults)
+    serve(ROBOTS[arguments.robot], arguments.faults, arguments.engine)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
     bundle = Bundle.load(path)
     options = bundle.spec.training.get("options", {})
     is_task = bundle.spec.task in TASKS
-    for key in ("command", "seconds"):
+    for key in ("command", "seconds", "engine"):
         if getattr(settings, key) is not None and not is_task:
             raise UserError(f"{key}: {bundle.spec.task} has no {key} to set")
+    engine = settings.engine or (evaluation.trained_on(bundle) if is_task else None)
     seed = evaluation.TEST + settings.seed
     viewer = settings.viewer
     if viewer.name in ("web", "native"):
-        _show(settings, bundle, options, seed)
+        _show(settings, bundle, options, seed, engine)
         return {}
     if viewer.name == "video":
         from motoric.scripts.video import record_video
@@ -36,19 +37,20 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
         out = out if viewer.out is None else Path(viewer.out)
         record_video(
             bundle, options, out, seconds=viewer.seconds, seed=seed, command=settings.command,
-            width=viewer.width, height=viewer.height,
+            width=viewer.width, height=viewer.height, engine=engine,
         )  # fmt: skip
         say(f"video: {out}")
     try:
         episodes = evaluation.run(
-            bundle, options, settings.episodes, seed, settings.command, settings.seconds
+            bundle, options, settings.episodes, seed, settings.command, settings.seconds, engine
         )
     except ValueError as error:
         raise UserError(str(error).split("\n")[0]) from None
     summary = episodes.summary()
-    table(bundle, summary, say)
+    table(bundle, summary, say, engine)
     result = {
         "bundle": path.name,
+        "engine": engine,
         "seed": settings.seed,
         "command": settings.command,
         "seconds": settings.seconds,
@@ -58,15 +60,23 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
     }
     if episodes.velocity_error is not None:
         result["velocity_errors"] = episodes.velocity_error.tolist()
+    if episodes.power is not None:
+        result["powers"] = episodes.power.tolist()
     (folder / "evaluation.json").write_text(json.dumps(result, indent=1))
     say(f"written: {folder / 'evaluation.json'}")
     return result
 
 
-def _show(settings: schema.Evaluate, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
+def _show(
+    settings: schema.Evaluate,
+    bundle: Bundle,
+    options: dict[str, Any],
+    seed: int,
+    engine: str | None,
+) -> None:
     from motoric.scripts.scene import make_scene
 
-    scene = make_scene(bundle, options, seed)
+    scene = make_scene(bundle, options, seed, engine)
     if settings.command is not None:
         scene.set_command(settings.command)
     if settings.viewer.name == "web":
@@ -79,10 +89,19 @@ def _show(settings: schema.Evaluate, bundle: Bundle, options: dict[str, Any], se
         show(scene)
 
 
-def table(bundle: Bundle, summary: dict[str, Any], say: Callable[[str], None]) -> None:
+def table(
+    bundle: Bundle,
+    summary: dict[str, Any],
+    say: Callable[[str], None],
+    engine: str | None = None,
+) -> None:
     """Print a summary of episodes, one quantity a line."""
     training = bundle.spec.training
-    say(f"{bundle.spec.task}, {training.get('algorithm')} after {training.get('steps', 0):,} steps")
+    where = "" if engine is None else f", in {engine}"
+    say(
+        f"{bundle.spec.task}, {training.get('algorithm')} after "
+        f"{training.get('steps', 0):,} steps{where}"
+    )
     rows = {
         "episodes": f"{summary['episodes']}",
         "return": f"{summary['return_mean']:.2f} ± {summary['return_std']:.2f}",
@@ -93,6 +112,11 @@ def table(bundle: Bundle, summary: dict[str, Any], say: Callable[[str], None]) -
         rows["velocity error"] = (
             f"{summary['velocity_error_mean']:.3f} m/s mean, "
             f"{summary['velocity_error_max']:.3f} m/s worst episode"
+        )
+    if "power_mean" in summary:
+        transport = summary["cost_of_transport"]
+        rows["motor power"] = f"{summary['power_mean']:.1f} W mean" + (
+            "" if transport is None else f", cost of transport {transport:.2f}"
         )
     for name, value in rows.items():
         say(f"  {name:<15} {value}")

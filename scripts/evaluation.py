@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 # First seeds of evaluations, far from those of training (its seed, plus the environment's number).
 VALIDATION, TEST = 1 << 33, 1 << 32
+MOVING = 0.1  # m/s: slower than this, cost of transport says nothing
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,16 @@ class Episodes:
 
     returns, lengths [E]; terminated [E]: ended early (a fall), not by time
     velocity_error [E]: mean |v - v*| in the plane while it lasted, m/s; None for other tasks
+    power [E]: mean mechanical power of the motors, sum |tau dq|, W; None for other tasks
+    transport [E]: cost of transport, power / (weight x speed); NaN where the robot hardly moves
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     terminated: NDArray[np.bool_]
     velocity_error: NDArray[np.float64] | None
+    power: NDArray[np.float64] | None = None
+    transport: NDArray[np.float64] | None = None
 
     def summary(self) -> dict[str, Any]:
         """For JSON and tables."""
@@ -42,6 +47,10 @@ class Episodes:
         if self.velocity_error is not None:
             result["velocity_error_mean"] = float(self.velocity_error.mean())
             result["velocity_error_max"] = float(self.velocity_error.max())
+        if self.power is not None and self.transport is not None:
+            result["power_mean"] = float(self.power.mean())
+            walked = self.transport[np.isfinite(self.transport)]
+            result["cost_of_transport"] = float(walked.mean()) if len(walked) else None
         return result
 
 
@@ -52,30 +61,38 @@ def run_task(
     seed: int,
     command: list[float] | None = None,
     seconds: float | None = None,
+    engine: str = "mujoco",
 ) -> Episodes:
     """All episodes of one of our tasks at once, one environment each.
 
     command: held throughout; None: as the task draws it. seconds: None: the task's own length.
     """
     task = make_task(bundle.spec.task, options)
-    env = BatchedEnv(task, episodes, seed)
+    env = BatchedEnv(task, episodes, seed, engine=engine)
+    weight = env.sim.mass * np.linalg.norm(env.model.opt.gravity)  # N
     env.hold_command(command)
     steps = task.episode_steps if seconds is None else max(1, round(seconds / task.control_dt))
     steps = min(steps, task.episode_steps)
     obs = env.reset()
     running = np.ones(episodes, bool)
     returns, error = np.zeros(episodes), np.zeros(episodes)
+    power, speed = np.zeros(episodes), np.zeros(episodes)
     lengths, fell = np.zeros(episodes, np.int64), np.zeros(episodes, bool)
     for _ in range(steps):
         obs, reward, terminated, truncated, info = env.step(bundle.act(obs))
         returns += reward * running
+        power += info["power"] * running
+        speed += info["speed"] * running
         error += info["velocity_error"] * running
         lengths += running
         fell |= terminated & running
         running &= ~(terminated | truncated)
         if not running.any():
             break
-    return Episodes(returns, lengths, fell, error / lengths)
+    power, speed = power / lengths, speed / lengths
+    with np.errstate(divide="ignore"):
+        transport = np.where(speed > MOVING, power / (weight * speed), np.nan)
+    return Episodes(returns, lengths, fell, error / lengths, power, transport)
 
 
 def run_gym(
@@ -110,6 +127,11 @@ def act_once(bundle: Bundle, obs: Any, space: spaces.Space) -> Any:
     return int(action) if isinstance(space, spaces.Discrete) else action
 
 
+def trained_on(bundle: Bundle) -> str:
+    """The physics engine of a bundle's training."""
+    return bundle.spec.training.get("engine") or "mujoco"
+
+
 def run(
     bundle: Bundle,
     options: dict[str, Any],
@@ -117,8 +139,10 @@ def run(
     seed: int,
     command: list[float] | None = None,
     seconds: float | None = None,
+    engine: str | None = None,
 ) -> Episodes:
-    """Evaluate a bundle on the environment it was trained on."""
+    """Evaluate a bundle on its task. engine: None: the one it was trained on."""
     if bundle.spec.task in TASKS:
-        return run_task(bundle, options, episodes, seed, command, seconds)
+        engine = engine or trained_on(bundle)
+        return run_task(bundle, options, episodes, seed, command, seconds, engine)
     return run_gym(bundle, bundle.spec.task.removeprefix("gym:"), options, episodes, seed)

@@ -28,7 +28,10 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
-PACKAGES = ("motoric", "torch", "stable-baselines3", "mujoco", "gymnasium", "numpy", "onnxruntime")
+PACKAGES = (
+    "motoric", "torch", "stable-baselines3", "mujoco", "pybullet", "gymnasium", "numpy",
+    "onnxruntime",
+)  # fmt: skip
 TOLERANCE = 1e-5  # between the exported actions and the policy's own, relative to their range
 
 
@@ -251,6 +254,7 @@ def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:
             "seed": config.seed,
             "steps": model.num_timesteps,
             "options": config.env.options,
+            "engine": config.env.engine,
         },
         versions=versions(),
         **values,

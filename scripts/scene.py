@@ -12,7 +12,7 @@ from motoric.envs.batched import BatchedEnv
 from motoric.envs.registry import TASKS, make_task
 from motoric.hardware.bundle import Bundle
 from motoric.scripts.config import UserError
-from motoric.scripts.evaluation import act_once
+from motoric.scripts.evaluation import act_once, trained_on
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -59,10 +59,12 @@ class TaskScene:
 
     commands: tuple[str, ...] = ("forward", "left", "turn")
 
-    def __init__(self, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self, bundle: Bundle, options: dict[str, Any], seed: int, engine: str | None = None
+    ) -> None:
         self._bundle = bundle
         self._task = make_task(bundle.spec.task, options | {"episode_seconds": 1e6})
-        self._env = BatchedEnv(self._task, 1, seed, 1)
+        self._env = BatchedEnv(self._task, 1, seed, 1, engine or trained_on(bundle))
         self.model, self.dt = self._env.model, self._task.control_dt
         self.low, self.high = self._task.command_low, self._task.command_high
         self._seed = seed
@@ -157,11 +159,16 @@ class GymScene:
         self._env.close()
 
 
-def make_scene(bundle: Bundle, options: dict[str, Any], seed: int) -> Scene:
-    """The environment a bundle was trained on, live. Raises UserError where it can't be shown."""
+def make_scene(
+    bundle: Bundle, options: dict[str, Any], seed: int, engine: str | None = None
+) -> Scene:
+    """The environment a bundle was trained on, live. Raises UserError where it can't be shown.
+
+    engine: of one of our tasks; None: the one it was trained on
+    """
     try:
         if bundle.spec.task in TASKS:
-            return TaskScene(bundle, options, seed)
+            return TaskScene(bundle, options, seed, engine)
         return GymScene(bundle, options, seed)
     except (ValueError, gym.error.Error) as error:
         raise UserError(str(error).split("\n")[0]) from None

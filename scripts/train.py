@@ -144,6 +144,7 @@ def _build(settings: schema.Train) -> BaseAlgorithm:
             str(settings.env.task or settings.env.id),
             settings.env.num_envs,
             settings.seed,
+            settings.env.engine,
             **settings.env.options,
         )
         policy = settings.policy

@@ -127,13 +127,17 @@ def record_video(
     width: int = 640,
     height: int = 480,
     progress: Callable[[float], None] | None = None,
+    engine: str | None = None,
 ) -> int:
-    """Film a policy acting; returns the number of frames. command: held, None: the task's own."""
+    """Film a policy acting; returns the number of frames.
+
+    command: held, None: the task's own; engine: None: the one it was trained on
+    """
     if bundle.spec.task.startswith("gym:"):
         frames = _gym_frames(bundle, options, path, seconds, seed)
         if frames is not None:
             return frames
-    scene = make_scene(bundle, options, seed)
+    scene = make_scene(bundle, options, seed, engine)
     if command is not None:
         scene.set_command(command)
     every = max(1, round(1.0 / (FPS * scene.dt)))

@@ -1,0 +1,178 @@
+"""What holds for every physics engine, and that they are the same robot."""
+
+import gymnasium as gym
+import motoric.envs  # noqa: F401
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from motoric.envs.batched import BatchedEnv
+from motoric.envs.go2_velocity import Go2Velocity
+from motoric.envs.make import make_vec
+from motoric.envs.registry import ENGINES
+from motoric.envs.vector import BatchedVecEnv, BatchedVectorEnv
+from motoric.hardware.go2 import GO2
+from stable_baselines3.common.env_checker import check_env as sb3_check
+
+engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+def nominal(engine: str, n: int = 1, **options) -> BatchedEnv:
+    return BatchedEnv(Go2Velocity(randomise=False, **options), n, engine=engine)
+
+
+@engines
+def test_stands_still_on_zero_actions(engine):
+    env = nominal(engine, 2)
+    for _ in range(100):
+        _, _, terminated, _, _ = env.step(np.zeros((2, 12)))
+        assert not terminated.any()
+    motion = env.motion
+    assert np.abs(motion.base_velocity).max() < 0.05
+    assert ((motion.base_position[:, 2] > 0.24) & (motion.base_position[:, 2] < 0.34)).all()
+    assert np.abs(motion.foot_height).max() < 0.005
+    np.testing.assert_allclose(motion.foot_force.sum(1), env.sim.mass * 9.81, rtol=0.05)
+
+
+@engines
+def test_only_the_fallen_start_again(engine):
+    env = nominal(engine, 2)
+    action = np.zeros((2, 12))
+    action[1] = (GO2.rest - GO2.stand) / env.task.action_scale
+    for _ in range(100):
+        *_, terminated, truncated, info = env.step(action)
+        if terminated[1]:
+            break
+    assert terminated.tolist() == [False, True]
+    assert not truncated.any()
+    assert env.steps[1] == 0
+    assert env.steps[0] == info["episode_length"][1] > 5
+    assert env.motion.base_position[1, 2] == pytest.approx(GO2.base_height + 0.01, abs=1e-6)
+
+
+@engines
+def test_an_environment_is_the_same_alone_and_in_company(engine):
+    many = BatchedEnv(Go2Velocity(), 2, seed=7, engine=engine)
+    alone = BatchedEnv(Go2Velocity(), 1, seed=8, engine=engine)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        action = rng.normal(0, 1.5, (1, 12))
+        observed, reward, *_ = many.step(np.repeat(action, 2, 0))
+        observed_alone, reward_alone, *_ = alone.step(action)
+        assert np.array_equal(observed[1], observed_alone[0])
+        assert reward[1] == reward_alone[0]
+
+
+@engines
+def test_the_same_seed_gives_the_same_episode_again(engine):
+    env = BatchedEnv(Go2Velocity(), 1, engine=engine)
+    actions = np.random.default_rng(0).normal(0, 0.8, (20, 1, 12))
+    first = [env.reset(5), *(env.step(action)[0] for action in actions)]
+    again = [env.reset(5), *(env.step(action)[0] for action in actions)]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(env.reset(6), first[0])
+
+
+@engines
+def test_saved_state_continues_bit_for_bit(engine):
+    rng = np.random.default_rng(0)
+    actions = rng.normal(0, 1.2, (90, 3, 12))
+    actions[:, 0] *= 0.2
+    env = BatchedEnv(Go2Velocity(), 3, seed=3, engine=engine)
+    for action in actions[:30]:
+        env.step(action)
+    saved = {k: v.copy() for k, v in env.save_state().items()}
+    expected = [env.step(action)[:4] for action in actions[30:]]
+    assert any((e[2] | e[3]).any() for e in expected), "no reset in the compared part"
+    other = BatchedEnv(Go2Velocity(), 3, seed=99, engine=engine)
+    other.load_state(saved)
+    for action, want in zip(actions[30:], expected, strict=True):
+        for a, b in zip(other.step(action)[:4], want, strict=True):
+            assert np.array_equal(a, b)
+
+
+@engines
+def test_latency_delays_the_motors(engine):
+    env = nominal(engine, 4)
+    env.sim.latency[:] = [0, 1, 3, 4]
+    before = env.motion.position[0].copy()
+    motion = env.motion
+    motion.base_position[:, 2] = 1.0  # in the air: nothing but motors and gravity
+    still = np.zeros((4, 6))
+    pose = env.task.reset(np.full((4, 64), 0.5))[0]
+    pose.base_position, pose.base_velocity = motion.base_position, still
+    pose.position, pose.velocity = np.tile(before, (4, 1)), np.zeros((4, 12))
+    physics = env.task.physics(np.zeros((4, 8)))
+    physics.latency = np.array([0, 1, 3, 4])
+    env.sim.reset(np.arange(4), pose, physics)
+    env.sim.step(np.tile(before + 0.3, (4, 1)), 4)
+    moved = np.abs(env.sim.measure().position - before).max(1)
+    assert moved[0] > moved[1] > moved[2] > moved[3]
+    env.sim.step(np.tile(before + 0.3, (4, 1)), 1)
+    late = np.abs(env.sim.measure().position - before).max(1)[3]
+    assert late > 1.5 * moved[3], "it arrives with the next step"
+
+
+@engines
+def test_physics_and_pushes_reach_the_robot(engine):
+    env = nominal(engine, 2)
+    pose, _ = env.task.reset(np.full((2, 64), 0.5))
+    physics = env.task.physics(np.zeros((2, 8)))
+    physics.payload[:] = [0.0, 2.0]
+    physics.strength[:] = [1.0, 0.5]
+    env.sim.reset(np.arange(2), pose, physics)
+    assert env.sim.mass[1] - env.sim.mass[0] == pytest.approx(2.0)
+    env.sim.step(pose.position + 0.5, 1)
+    full, half = np.abs(env.sim.measure().torque)
+    np.testing.assert_allclose(half, 0.5 * full, rtol=0.2)
+    env.sim.reset(np.arange(2), pose, physics)
+    env.sim.push(np.array([[0.0, 0.0, 0.0], [0.3, -0.2, 0.0]]))
+    np.testing.assert_allclose(
+        env.sim.measure().base_velocity[:, :2], [[0, 0], [0.3, -0.2]], atol=1e-9
+    )
+
+
+def test_engines_agree_while_nothing_touches():
+    """A second in the air under the same targets: the same joints, within their steps' error."""
+    paths = {}
+    for engine in ENGINES:
+        env = nominal(engine)
+        pose, _ = env.task.reset(np.full((1, 64), 0.3))
+        pose.base_position[:, 2] = 8.0
+        env.sim.reset(np.zeros(1, np.int64), pose, env.task.physics(np.zeros((1, 8))))
+        path = []
+        for i in range(50):
+            env.sim.step(GO2.stand + 0.4 * np.sin(0.3 * i + np.arange(12))[None], 4)
+            path.append(env.sim.measure())
+        paths[engine] = path
+    for a, b in zip(paths["mujoco"], paths["pybullet"], strict=True):
+        np.testing.assert_allclose(a.position, b.position, atol=0.05)
+        np.testing.assert_allclose(a.base_position, b.base_position, atol=0.01 + 0.02)
+        assert abs(np.sum(a.orientation * b.orientation)) > 0.999
+
+
+def test_gymnasium_and_stable_baselines3_accept_pybullet():
+    env = gym.make("motoric/Go2VelocityBullet-v0")
+    gymnasium_check(env.unwrapped, skip_render_check=True)
+    sb3_check(gym.make("motoric/Go2VelocityBullet-v0").unwrapped)
+
+
+def test_pybullet_as_a_vector():
+    name, mode = "motoric/Go2VelocityBullet-v0", "vector_entry_point"
+    envs = gym.make_vec(name, num_envs=2, vectorization_mode=mode)
+    assert isinstance(envs.unwrapped, BatchedVectorEnv)
+    obs, _ = envs.reset(seed=5)
+    single, _ = gym.make(name).reset(seed=6)
+    assert np.array_equal(obs[1], single)
+    vec = make_vec("go2_velocity", 2, 5, "pybullet")
+    assert isinstance(vec, BatchedVecEnv)
+    vec.seed(5)
+    assert np.array_equal(vec.reset(), obs)
+
+
+def test_unfitting_engines_are_named():
+    with pytest.raises(ValueError, match="engine: 'dart', expected one of mujoco, pybullet"):
+        nominal("dart")
+    with pytest.raises(ValueError, match="num_envs: 5000, expected at most"):
+        nominal("pybullet", 5000)
+    with pytest.raises(ValueError, match="engine: 'pybullet', but Pendulum-v1 is not"):
+        make_vec("Pendulum-v1", 1, 0, "pybullet")
