@@ -292,6 +292,7 @@ class Deploy:
     robot: Any = MISSING
     run: str = doc(MISSING, "run folder")
     bundle: str = doc("best", "best or last", BUNDLES)
+    interface: str | None = doc(None, "network interface the robot is on, e.g. eth0")
     duration: float = doc(10.0, "s", POSITIVE)
     command: list[float] = doc([0.5, 0.0, 0.0], "[forward, left, turn], m/s, rad/s")
 
@@ -317,6 +318,18 @@ class Calibrate:
 
 
 @dataclass
+class Simulate:
+    """Serve a simulated robot on the wire of the real one, until Ctrl-C."""
+
+    defaults: list[Any] = field(
+        default_factory=lambda: [{"robot": "go2"}, {"viewer": "none"}, "_self_"]
+    )
+    robot: Any = MISSING
+    viewer: Any = MISSING
+    interface: str = doc("lo", "network interface to serve on; lo: this machine only")
+
+
+@dataclass
 class Replay:
     """Show a log of a deployment."""
 
@@ -339,6 +352,7 @@ COMMANDS: dict[str, type] = {
     "deploy": Deploy,
     "serve": Serve,
     "calibrate": Calibrate,
+    "simulate": Simulate,
     "replay": Replay,
 }
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from motoric.hardware.b2 import B2
+from motoric.hardware.g1 import G1
 from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import Robot, RobotSpec
 
 # by the name that bundles and logs use
-ROBOTS: dict[str, RobotSpec] = {GO2.name: GO2}
+ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (GO2, B2, G1)}
 
 # by the name that configurations use:
 # module and function (or class) that makes the robot; imported only where it is used
@@ -18,6 +20,15 @@ DRIVERS: dict[str, tuple[str, str]] = {
     "sim_go2": ("motoric.hardware.sim_robot", "SimRobot"),
     "remote": ("motoric.hardware.remote_robot", "RemoteRobot"),
     "dynamixel": ("motoric.hardware.dynamixel", "DynamixelRobot"),
+    "go2": ("motoric.hardware.unitree", "go2"),
+    "b2": ("motoric.hardware.unitree", "b2"),
+    "g1": ("motoric.hardware.unitree", "g1"),
+}
+
+# by the name that configurations use:
+# module and class that serves a simulated robot to that driver, over its own wire
+SIMULATED: dict[str, tuple[str, str]] = {
+    "go2": ("motoric.hardware.unitree_server", "SimulatedUnitree")
 }
 
 

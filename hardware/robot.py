@@ -55,6 +55,8 @@ class RobotState:
     angular_velocity: of the base, in the base frame, rad/s, [3]
     base_velocity: of the base, in the base frame, m/s, [3]; NaN where it isn't measured
     base_height: m above the ground; NaN where it isn't measured
+    battery: charge, %; NaN where it isn't measured
+    temperature: of the motors, degrees Celsius, [J]; empty where it isn't measured
     """
 
     time: float
@@ -66,6 +68,8 @@ class RobotState:
     angular_velocity: Array
     base_velocity: Array = field(default_factory=lambda: np.full(3, np.nan))
     base_height: float = float("nan")
+    battery: float = float("nan")
+    temperature: Array = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass

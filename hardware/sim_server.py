@@ -156,7 +156,7 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("robot", choices=sorted(ROBOTS))
+    parser.add_argument("robot", choices=sorted(n for n, r in ROBOTS.items() if r.mjcf))
     parser.add_argument("--faults", action="store_true", help="obey injected faults (tests)")
     parser.add_argument("--engine", choices=("mujoco", "pybullet"), default="mujoco")
     arguments = parser.parse_args()

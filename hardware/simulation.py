@@ -51,15 +51,15 @@ class Motors:
 class Simulation(Motors):
     """One robot's physics and motors."""
 
-    def __init__(self, spec: RobotSpec) -> None:
+    def __init__(self, spec: RobotSpec, timestep: float = TIMESTEP) -> None:
         super().__init__(spec)
         self.model = load_model(spec)
-        self.model.opt.timestep = TIMESTEP
+        self.model.opt.timestep = timestep
         self.data = mujoco.MjData(self.model)
         height = 0.5 * spec.base_height
         self.data.qpos[:7] = [0, 0, height, 1, 0, 0, 0]
         self.data.qpos[7:] = spec.rest
-        for _ in range(round(1.0 / TIMESTEP)):  # let it settle on the floor
+        for _ in range(round(1.0 / timestep)):  # let it settle on the floor
             self.step()
 
     @property

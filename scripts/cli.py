@@ -27,9 +27,13 @@ EXAMPLES = {
     ),
     "evaluate": ("run=runs/DIR episodes=20", "run=runs/DIR viewer=web"),
     "export": ("run=runs/DIR",),
-    "deploy": ("run=runs/DIR robot=sim_go2 duration=10 command=[0.5,0,0]",),
+    "deploy": (
+        "run=runs/DIR robot=sim_go2 duration=10 command=[0.5,0,0]",
+        "run=runs/DIR robot=go2 interface=eth0 command=[0.3,0,0]",
+    ),
     "serve": ("robot=sim_go2", "robot=sim_go2 host=0.0.0.0 key_file=robot.key"),
     "calibrate": ("robot=x_arm6", "robot=x_arm6 robot.options.port=/dev/ttyUSB1 seconds=30"),
+    "simulate": ("robot=go2 interface=lo", "robot=go2 viewer=web"),
     "replay": ("runs/DIR/logs/LOG.mcap", "log=LOG.mcap viewer=video"),
     "demo": ("",),
 }
@@ -39,6 +43,7 @@ GROUPS = {
     "deploy": ("robot",),
     "serve": ("robot",),
     "calibrate": ("robot",),
+    "simulate": ("robot", "viewer"),
     "replay": ("viewer",),
 }
 OTHERS = {
@@ -192,6 +197,14 @@ def _calibrate(arguments: list[str]) -> int:
     return 0
 
 
+def _simulate(arguments: list[str]) -> int:
+    settings = _load("simulate", arguments)
+    from motoric.scripts.simulate import simulate
+
+    simulate(settings, _say)
+    return 0
+
+
 def _replay(arguments: list[str]) -> int:
     settings = _load("replay", arguments)
     from motoric.scripts.replay import replay
@@ -243,6 +256,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "deploy": _deploy,
     "serve": _serve,
     "calibrate": _calibrate,
+    "simulate": _simulate,
     "replay": _replay,
     "list": _list,
     "demo": _demo,

@@ -69,6 +69,12 @@ def typed(value: Any) -> Any:
         if isinstance(value.__dict__.get("viewer"), dict):
             value.viewer = schema.VIEWERS[value.viewer["name"]](**value.viewer)
         schema.check(value)
+        if isinstance(value, schema.Deploy | schema.Simulate) and value.interface is not None:
+            if "interface" not in value.robot.options:
+                raise ValueError(
+                    f"interface: {value.interface!r}, robot={value.robot.name} is on none"
+                )
+            value.robot.options["interface"] = value.interface
         if isinstance(value, schema.Train):
             if value.id is not None and value.env.name != "gym":
                 raise ValueError(f"id: {value.id!r}, only with env=gym")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -46,8 +47,8 @@ def rows(report: DeployReport) -> dict[str, str]:
     """A report as a short table."""
     late, policy = report.lateness_ms, report.policy_ms
     result = {
-        "walked": f"{report.seconds:.1f} s, {report.distance:.2f} m",
-        "velocity error": f"{report.velocity_error_mean:.3f} m/s",
+        "walked": f"{report.seconds:.1f} s, {_measured(report.distance, '.2f', 'm')}",
+        "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
         "fell": "yes" if report.fell else "no",
         "loop lateness": f"{late['p50']:.2f} ms median, {late['p99']:.2f} ms p99, "
         f"{late['max']:.2f} ms worst; {report.missed} of {report.ticks} over 1 ms",
@@ -58,6 +59,10 @@ def rows(report: DeployReport) -> dict[str, str]:
     if report.log_error is not None:
         result["log incomplete"] = report.log_error
     return result
+
+
+def _measured(value: float, form: str, unit: str) -> str:
+    return f"{value:{form}} {unit}" if math.isfinite(value) else "not measured"
 
 
 if __name__ == "__main__":

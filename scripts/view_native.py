@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -83,6 +84,16 @@ def show_poses(
             index = min(int(np.searchsorted(times, at)), len(times) - 1)
             draw(window, model, data, poses[index])
             time.sleep(0.02)
+
+
+def show_live(model: mujoco.MjModel, pose: Callable[[], NDArray[np.float64]]) -> None:
+    """Show what `pose` [nq] says until the window is closed."""
+    data = mujoco.MjData(model)
+    with _launch(model, data, None) as window:
+        follow(window)
+        while window.is_running():
+            draw(window, model, data, pose())
+            time.sleep(1 / 30)
 
 
 def follow(window: Any) -> None:

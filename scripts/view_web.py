@@ -253,6 +253,20 @@ def serve_log(
     _until_interrupted(page.run, page.page.close, host, port)
 
 
+def serve_live(
+    model: mujoco.MjModel, pose: Callable[[], NDArray[np.float64]], host: str, port: int, title: str
+) -> None:
+    """Serve what `pose` [nq] says, 30 times a second, until Ctrl-C."""
+    page = Page(model, f"motoric: {title}", host, port)
+    page.camera_controls()
+
+    def show(stop: threading.Event) -> None:
+        while not stop.wait(1 / 30):
+            page.pose(pose())
+
+    _until_interrupted(show, page.close, host, port)
+
+
 def _until_interrupted(
     run: Callable[[threading.Event], None], close: Callable[[], None], host: str, port: int
 ) -> None:

@@ -1,0 +1,268 @@
+"""A simulated Unitree robot on DDS: MuJoCo in real time behind the topics of SDK2.
+
+`rt/lowcmd` in, `rt/lowstate` out at 500 Hz, `rt/sportmodestate` at 100 Hz, and the services
+`motion_switcher` and `sport`, so that any SDK2 program can talk to it. The built-in motion
+service begins active, as on the robot: it holds the robot lying, can be asked to stand it up or
+down, and low-level commands are ignored until it is released. A command with a wrong checksum is
+dropped. Without commands for 0.1 s the motors damp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import mujoco
+import numpy as np
+from motoric.hardware import unitree_messages as messages
+from motoric.hardware import unitree_rpc as rpc
+from motoric.hardware.dds import Dds
+from motoric.hardware.robot import RobotCommand, RobotSpec
+from motoric.hardware.simulation import Simulation
+from motoric.hardware.unitree import GO2_WIRE, Wire
+
+TIMESTEP = 0.002  # s
+WIRES: dict[str, Wire] = {"go2": GO2_WIRE}
+AMBIENT = 35  # degrees Celsius of a motor at rest
+RAMP = 1.5  # s to stand up or lie down
+BUSY, RELEASE_FAILED = 7002, 7008
+
+
+class MotionService:
+    """The built-in service: holds a pose, or damps, while it is active.
+
+    releases: False: refuses to let go (tests)
+    """
+
+    def __init__(self, spec: RobotSpec, releases: bool = True) -> None:
+        self.spec, self.releases = spec, releases
+        self.name = "normal"
+        self.damps = False
+        self._from = self._to = spec.rest
+        self._began = -np.inf
+
+    def switch(self, api: int, parameter: dict[str, Any]) -> tuple[int, str]:
+        """Requests to `motion_switcher`."""
+        if api == rpc.CHECK_MODE:
+            return 0, json.dumps({"form": "0", "name": self.name})
+        if api == rpc.RELEASE_MODE:
+            if not self.releases:
+                return RELEASE_FAILED, ""
+            self.name = ""
+            return 0, ""
+        if api == rpc.SELECT_MODE:
+            self.name, self.damps = str(parameter.get("name", "")) or "normal", True
+            return 0, ""
+        return rpc.NOT_IMPLEMENTED, ""
+
+    def sport(self, now: float, position: np.ndarray, api: int) -> tuple[int, str]:
+        """Requests to `sport`; now: simulated time, s."""
+        if not self.name:
+            return BUSY, ""
+        if api in (rpc.STAND_UP, rpc.STAND_DOWN):
+            self._from, self._began, self.damps = position.copy(), now, False
+            self._to = self.spec.stand if api == rpc.STAND_UP else self.spec.rest
+            return 0, ""
+        if api == rpc.DAMP:
+            self.damps = True
+            return 0, ""
+        return rpc.NOT_IMPLEMENTED, ""
+
+    def command(self, now: float) -> RobotCommand | None:
+        """What it wants of the motors; None: damping."""
+        if self.damps:
+            return None
+        share = min(max((now - self._began) / RAMP, 0.0), 1.0)
+        smooth = share * share * (3.0 - 2.0 * share)
+        zero = np.zeros(len(self.spec.joints))
+        target = self._from + smooth * (self._to - self._from)
+        return RobotCommand(now, 0, target, zero, 2.0 * self.spec.kp, 2.0 * self.spec.kd, zero)
+
+
+class SimulatedUnitree:
+    """The robot's side of the wire.
+
+    battery: %; temperature: of the motors above that of the air, degrees Celsius
+    corrupt: share of states whose checksum is wrong (tests)
+    damaged, ignored: commands dropped for their checksum; because the service was active
+    """
+
+    def __init__(
+        self,
+        spec: RobotSpec,
+        interface: str,
+        domain: int,
+        battery: int = 95,
+        temperature: int = AMBIENT,
+        corrupt: float = 0.0,
+        releases: bool = True,
+    ) -> None:
+        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_, SportModeState_
+
+        self.wire = WIRES[spec.name]
+        self.simulation = Simulation(spec, TIMESTEP)
+        self.simulation.on = True
+        self.service = MotionService(spec, releases)
+        self._battery, self._temperature, self._corrupt = battery, temperature, corrupt
+        self._rng = np.random.default_rng(0)
+        self._motors = np.array(self.wire.motors)
+        self.damaged = self.ignored = 0
+        dds = self._dds = Dds(interface, domain)  # the topics live as long as it does
+        self._commands = dds.reader("rt/lowcmd", LowCmd_)
+        self._states = dds.writer("rt/lowstate", LowState_)
+        self._sport_states = dds.writer("rt/sportmodestate", SportModeState_)
+        self._services = (
+            rpc.Server(dds, rpc.MOTION_SWITCHER, "1.0.0.1", self.service.switch),
+            rpc.Server(dds, rpc.SPORT, "1.0.0.1", self._sport),
+        )
+
+    def _sport(self, api: int, parameter: dict[str, Any]) -> tuple[int, str]:
+        return self.service.sport(
+            self.simulation.data.time, self.simulation.data.qpos[7:], api
+        )
+
+    def step(self) -> None:
+        """One time step: requests and commands in, physics, states out."""
+        simulation = self.simulation
+        if simulation.steps % 5 == 0:
+            for service in self._services:
+                service.serve()
+        self._take_command()
+        if self.service.name:
+            wish = self.service.command(simulation.data.time)
+            simulation.command = wish
+            simulation.commanded_at = simulation.data.time
+        simulation.step()
+        self._states.write(self._low_state())
+        if simulation.steps % 5 == 0:
+            self._sport_states.write(self._sport_state())
+
+    def _take_command(self) -> None:
+        for data in self._commands.take():
+            try:
+                message = self.wire.family.command.decode(data)
+            except ValueError:
+                self.damaged += 1
+                continue
+            if messages.crc(message) != int(message["crc"]):
+                self.damaged += 1
+            elif self.service.name:
+                self.ignored += 1
+            else:
+                self.simulation.take(self._decode(message))
+
+    def _decode(self, message: np.ndarray) -> RobotCommand:
+        motor = message["motor_cmd"][self._motors]
+        number = {n: motor[n].astype(np.float64) for n in ("q", "dq", "tau", "kp", "kd")}
+        on = motor["mode"] == messages.SERVO
+        for name in ("tau", "kp", "kd"):
+            number[name] = np.where(on & np.isfinite(number[name]), number[name], 0.0)
+        # A stop value means that this part of the control law is left out.
+        follows = on & (np.abs(number["q"]) < 1e3)
+        turns = on & (np.abs(number["dq"]) < messages.VELOCITY_STOP)
+        return RobotCommand(
+            self.simulation.data.time,
+            0,
+            np.where(follows, number["q"], 0.0),
+            np.where(turns, number["dq"], 0.0),
+            np.where(follows, number["kp"], 0.0),
+            np.where(turns, number["kd"], 0.0),
+            number["tau"],
+        )
+
+    def _imu(self, imu: np.ndarray) -> None:
+        data = self.simulation.data
+        w, x, y, z = quaternion = data.qpos[3:7] / np.linalg.norm(data.qpos[3:7])
+        imu["quaternion"], imu["gyroscope"] = quaternion, data.qvel[3:6]
+        rotation = np.zeros(9)
+        mujoco.mju_quat2Mat(rotation, data.qpos[3:7])
+        felt = data.qacc[:3] - self.simulation.model.opt.gravity
+        imu["accelerometer"] = rotation.reshape(3, 3).T @ felt
+        imu["rpy"] = (
+            np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),
+            np.arcsin(np.clip(2 * (w * y - z * x), -1, 1)),
+            np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)),
+        )
+        imu["temperature"] = AMBIENT
+
+    def _low_state(self) -> bytes:
+        layout, state = self.wire.family.state, self.simulation.state()
+        message = layout.new()
+        message["head"], message["level_flag"] = messages.HEAD, messages.LOW_LEVEL
+        self._imu(message["imu_state"])
+        motor = message["motor_state"]
+        motor["mode"][self._motors] = messages.SERVO
+        motor["q"][self._motors], motor["dq"][self._motors] = state.position, state.velocity
+        motor["tau_est"][self._motors] = state.torque
+        motor["temperature"][self._motors] = self._temperature
+        message["bms_state"]["soc"] = self._battery
+        message["power_v"] = 25.2 + 0.04 * self._battery
+        message["power_a"] = 1.0 + 0.05 * np.abs(state.torque).sum()
+        message["tick"] = round(state.time * 1e3) % 2**32
+        data = messages.seal(layout, message)
+        if self._rng.random() < self._corrupt:
+            changed = bytearray(data)
+            changed[self._rng.integers(4, len(changed))] ^= 0x10
+            return bytes(changed)
+        return data
+
+    def _sport_state(self) -> bytes:
+        data = self.simulation.data
+        message = messages.SPORT_STATE.new()
+        message["sec"], message["nanosec"] = int(data.time), int(data.time % 1 * 1e9)
+        self._imu(message["imu_state"])
+        message["position"], message["velocity"] = data.qpos[:3], data.qvel[:3]
+        message["body_height"], message["yaw_speed"] = data.qpos[2], data.qvel[5]
+        return messages.SPORT_STATE.encode(message)
+
+
+def run(robot: SimulatedUnitree, stop: threading.Event) -> None:
+    """Simulate in real time until `stop` is set."""
+    due = time.monotonic()
+    while not stop.is_set():
+        robot.step()
+        due += TIMESTEP
+        now = time.monotonic()
+        if now - due > 0.05:  # the machine was busy: simulated time waits rather than races
+            due = now
+        elif due > now:
+            time.sleep(due - now)
+
+
+def main() -> None:
+    """A robot for tests and tools: says `ready`, ends when its standard input closes."""
+    from motoric.hardware.drivers import ROBOTS
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("robot", choices=sorted(WIRES))
+    parser.add_argument("--interface", default="lo")
+    parser.add_argument("--domain", type=int, default=0)
+    parser.add_argument("--battery", type=int, default=95, help="%%")
+    parser.add_argument("--temperature", type=int, default=AMBIENT, help="degrees Celsius")
+    parser.add_argument("--corrupt", type=float, default=0.0, help="share of damaged states")
+    parser.add_argument("--stuck", action="store_true", help="the service can't be released")
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    robot = SimulatedUnitree(
+        ROBOTS[options.robot], options.interface, options.domain, options.battery,
+        options.temperature, options.corrupt, not options.stuck,
+    )  # fmt: skip
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+    print("ready", flush=True)
+    run(robot, threading.Event())
+
+
+if __name__ == "__main__":
+    main()
