@@ -107,8 +107,7 @@ def _numbers(dtype: np.dtype, offset: int = 0) -> list[tuple[int, int]]:
         return [n for i in range(count) for n in _numbers(item, offset + i * item.itemsize)]
     if dtype.fields is None:
         return [(offset, dtype.itemsize)]
-    assert dtype.names is not None
-    members = [dtype.fields[name] for name in dtype.names]
+    members = sorted(dtype.fields.values(), key=lambda member: member[1])
     return [n for member in members for n in _numbers(member[0], offset + member[1])]
 
 

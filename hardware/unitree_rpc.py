@@ -21,6 +21,7 @@ DAMP, STAND_UP, STAND_DOWN = 1001, 1004, 1005
 API_VERSION = 1  # answered by every service
 TIMEOUT = 3104  # no answer; as the SDK numbers it
 NOT_IMPLEMENTED = 3203
+NOTHING: Any = []  # the binary part of a message
 
 
 class Client:
@@ -51,7 +52,7 @@ class Client:
         header = RequestHeader_(
             RequestIdentity_(identity, api), RequestLease_(0), RequestPolicy_(0, False)
         )
-        self._out.write(self._request(header, json.dumps(parameter), []).serialize())
+        self._out.write(self._request(header, json.dumps(parameter), NOTHING).serialize())
         while time.monotonic() < until:
             for data in self._in.take():
                 answer = self._response.deserialize(data)
@@ -88,9 +89,11 @@ class Server:
             code, text = 0, self._version
             if identity.api_id != API_VERSION:
                 try:
-                    code, text = self._answer(identity.api_id, json.loads(request.parameter or "{}"))
+                    code, text = self._answer(
+                        identity.api_id, json.loads(request.parameter or "{}")
+                    )
                 except ValueError:
                     code, text = 7001, ""  # parameter error
             if not request.header.policy.noreply:
                 header = ResponseHeader_(identity, ResponseStatus_(code))
-                self._out.write(self._response(header, text, []).serialize())
+                self._out.write(self._response(header, text, NOTHING).serialize())

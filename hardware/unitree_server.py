@@ -123,9 +123,7 @@ class SimulatedUnitree:
         )
 
     def _sport(self, api: int, parameter: dict[str, Any]) -> tuple[int, str]:
-        return self.service.sport(
-            self.simulation.data.time, self.simulation.data.qpos[7:], api
-        )
+        return self.service.sport(self.simulation.data.time, self.simulation.data.qpos[7:], api)
 
     def step(self) -> None:
         """One time step: requests and commands in, physics, states out."""

@@ -51,7 +51,9 @@ def simulate(settings: schema.Simulate, say: Callable[[str], None] = print) -> N
         if viewer.name == "web":
             from motoric.scripts import view_web
 
-            view_web.serve_live(model, data.qpos.copy, viewer.host, viewer.port, f"simulated {name}")
+            view_web.serve_live(
+                model, data.qpos.copy, viewer.host, viewer.port, f"simulated {name}"
+            )
         else:
             from motoric.scripts import view_native
 
