@@ -1,5 +1,8 @@
 """What holds for every physics engine, and that they are the same robot."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import motoric.envs  # noqa: F401
 import numpy as np
@@ -176,3 +179,12 @@ def test_unfitting_engines_are_named():
         nominal("pybullet", 5000)
     with pytest.raises(ValueError, match="engine: 'pybullet', but Pendulum-v1 is not"):
         make_vec("Pendulum-v1", 1, 0, "pybullet")
+
+
+def test_tasks_import_no_engine():
+    code = (
+        "import sys, motoric.envs.go2_velocity, motoric.envs.registry, motoric.envs.batched\n"
+        "print([m for m in ('mujoco', 'mjbatch', 'pybullet') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
