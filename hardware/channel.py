@@ -214,4 +214,7 @@ def difference(theirs: Any, spec: RobotSpec) -> str | None:
 
 
 def _near(a: float, b: Any) -> bool:
-    return isinstance(b, int | float) and math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    try:
+        return isinstance(b, int | float) and math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    except OverflowError:  # an integer no float can hold
+        return False

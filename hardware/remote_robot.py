@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -246,13 +247,12 @@ class RemoteRobot(Robot):
                 if message.stale:
                     self.stale += 1
                 else:
-                    measured, sequence = STATE.unpack_from(payload)
-                    packet = packets.Packet(
-                        packets.STATE, sequence, measured, payload[STATE.size :]
-                    )
                     try:
+                        measured, sequence = STATE.unpack_from(payload)
+                        numbers = payload[STATE.size :]
+                        packet = packets.Packet(packets.STATE, sequence, measured, numbers)
                         self._state = packets.decode_state(packet, len(self.spec.joints))
-                    except ValueError as error:
+                    except (struct.error, ValueError) as error:
                         self._lose(f"{self.name}: {error}")
             self._changed.notify_all()
 

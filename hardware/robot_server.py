@@ -35,6 +35,7 @@ RATE = 200.0  # Hz at which the robot is read
 DAMPING = 2.0  # N m s / rad
 PENDING = 16  # handshakes begun and not ended
 PENDING_SECONDS = 2.0
+LONGEST = 500  # bytes of a reason
 BATCH = 256  # datagrams handled before the robot has its turn
 STATUS = struct.Struct("<BI")  # motors, number of the activation they obey
 STATE = struct.Struct("<dQ")  # time and sequence of the robot's measurement, then its numbers
@@ -265,7 +266,8 @@ class RobotServer:
         return channel.difference(theirs, self.spec)
 
     def _refuse(self, theirs: bytes, address: Any, words: str, key: bytes) -> None:
-        packet = packets.Packet(channel.REFUSED, 0, self._clock(), theirs + words.encode())
+        text = words.encode(errors="replace")[:LONGEST]
+        packet = packets.Packet(channel.REFUSED, 0, self._clock(), theirs + text)
         self._send(channel.seal(channel.derive(key, "challenge"), packet), address)
 
     def _obey(self, session: Session, message: Message, now: float) -> None:
@@ -394,7 +396,7 @@ class RobotServer:
             return
         if tell:
             for _ in range(3):  # one may be lost
-                self._tell(channel.GOODBYE, why.encode(), self._clock())
+                self._tell(channel.GOODBYE, why.encode(errors="replace")[:LONGEST], self._clock())
         self._say(f"client {named(self.session.address)}: {why}; {self.session}")
         self.session = None
 

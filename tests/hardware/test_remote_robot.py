@@ -275,6 +275,8 @@ def test_a_client_that_names_no_robot_is_refused(bench, expected):
         ({"joints": ["a"]}, "joints: 12 values, the client expects 1"),
         ({"torque limit": [23.7, 23.7, 40.0] * 4}, "torque limit of FL_calf_joint is 45.43, the"),
         ({"kp": [float("nan")] * 12}, "kp of FL_hip_joint is 35.0, the client expects nan"),
+        ({"kp": [10**400] * 12}, "kp of FL_hip_joint is 35.0, the client expects 1000"),
+        ({"robot": "b" * 60_000}, "robot is 'go2', the client expects '"),
         ({"kd": None}, "kd: 12 values, the client expects no"),
     ],
 )
@@ -282,6 +284,7 @@ def test_a_client_of_another_robot_is_told_the_difference(bench, change, words):
     bench.shake_hands(expected=channel.describe(GO2) | change)
     assert bench.server.session is None
     assert words in bench.refusal()
+    assert len(bench.refusal()) <= robot_server.LONGEST
 
 
 def test_another_protocol_version_is_named(bench):
@@ -725,7 +728,7 @@ def test_recorded_datagrams_sent_again_do_nothing(serve, connect):
         robot.close()
         assert until(lambda: served.server.session is None)
         count, calls = len(served.robot.commands), list(served.robot.calls)
-        for data in list(proxy.to_server):
+        for data in [*proxy.to_server, b"", bytes(60_000), proxy.to_server[0] + bytes(60_000)]:
             proxy.inject(data)
         time.sleep(0.2)
         assert served.server.session is None
@@ -736,6 +739,48 @@ def test_recorded_datagrams_sent_again_do_nothing(serve, connect):
             proxy.inject(data)
         time.sleep(0.1)
         assert not served.robot.on
+
+
+def test_a_recorded_refusal_is_not_believed(serve, connect):
+    served = serve()
+    with Proxy(served.server.address) as proxy:
+        first = connect(served.server.address[1])
+        with pytest.raises(RobotError, match="refuses: in use by 127"):
+            connect(proxy.port)
+        first.close()
+        assert until(lambda: served.server.session is None)
+        refused = next(d for d in proxy.to_client if d[5] == channel.REFUSED)
+        seen, proxy.delay = len(proxy.to_server), 0.03
+        replay = threading.Thread(
+            target=lambda: (
+                until(lambda: len(proxy.to_server) > seen),
+                proxy.inject(refused, client=True),
+            )
+        )
+        replay.start()
+        connect(proxy.port)
+        replay.join()
+
+
+def test_states_that_come_late_are_not_used(serve, connect):
+    """80 ms each way: more than 100 ms may have passed since what a state tells."""
+    served = serve()
+    with Proxy(served.server.address) as proxy:
+        robot = RemoteRobot(port=proxy.port)
+        proxy.delay = 0.08
+        with pytest.raises(RobotError, match=r"no state less than 0\.1 s old, the newest is 0\.1"):
+            robot.configure()
+        assert robot.stale > 10
+        proxy.delay = 0.02
+        assert until(lambda: served.server.session is None)
+        robot = connect(proxy.port)
+        assert robot.delay > 0.04
+        before = robot.read().sequence
+        proxy.delay = 0.08
+        time.sleep(0.3)
+        frozen = robot.read().sequence
+        time.sleep(0.1)
+        assert before < frozen == robot.read().sequence
 
 
 def test_the_server_vanishing_is_noticed(serve, connect):
