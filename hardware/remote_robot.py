@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import struct
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from motoric.hardware import channel, packets
 from motoric.hardware.channel import Channel, Message
 from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotState
-from motoric.hardware.robot_server import ACTIVATION, STATE, STATUS, Motors
+from motoric.hardware.robot_server import ACTIVATION, STATUS, Motors, decode_state
 
 CONNECT_SECONDS = 5.0
 SWITCH_SECONDS = 10.0  # a robot's own way to switch its motors on may be long
@@ -248,11 +247,8 @@ class RemoteRobot(Robot):
                     self.stale += 1
                 else:
                     try:
-                        measured, sequence = STATE.unpack_from(payload)
-                        numbers = payload[STATE.size :]
-                        packet = packets.Packet(packets.STATE, sequence, measured, numbers)
-                        self._state = packets.decode_state(packet, len(self.spec.joints))
-                    except (struct.error, ValueError) as error:
+                        self._state = decode_state(payload, len(self.spec.joints))
+                    except ValueError as error:
                         self._lose(f"{self.name}: {error}")
             self._changed.notify_all()
 

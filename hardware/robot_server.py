@@ -21,7 +21,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -38,7 +38,7 @@ PENDING_SECONDS = 2.0
 LONGEST = 500  # bytes of a reason
 BATCH = 256  # datagrams handled before the robot has its turn
 STATUS = struct.Struct("<BI")  # motors, number of the activation they obey
-STATE = struct.Struct("<dQ")  # time and sequence of the robot's measurement, then its numbers
+STATE = struct.Struct("<dQdB")  # time, sequence, battery, number of temperatures
 ACTIVATION = struct.Struct("<I")  # that a command is for
 SLACK = 1e-6  # rad
 
@@ -98,6 +98,24 @@ def problem(command: RobotCommand, spec: RobotSpec) -> str | None:
         if over[joint] > SLACK:
             return f"{name} {getattr(command, name)[joint]:.3f} of {joints[joint]} is not allowed"
     return None
+
+
+def state_payload(state: RobotState) -> bytes:
+    """All of a measurement: `STATE`, temperatures, and the numbers of the simulated robot."""
+    warm = state.temperature.astype("<f8")
+    head = STATE.pack(state.time, state.sequence, state.battery, len(warm))
+    return head + warm.tobytes() + packets.state_payload(state)
+
+
+def decode_state(payload: bytes, joints: int) -> RobotState:
+    """Raises ValueError where the size doesn't fit the joints."""
+    if len(payload) < STATE.size:
+        raise ValueError(f"state of {len(payload)} bytes")
+    time, sequence, battery, count = STATE.unpack_from(payload)
+    numbers = STATE.size + 8 * count
+    warm = np.frombuffer(payload[STATE.size : numbers], "<f8")
+    packet = packets.Packet(packets.STATE, sequence, time, payload[numbers:])
+    return replace(packets.decode_state(packet, joints), battery=battery, temperature=warm)
 
 
 class RobotServer:
@@ -356,8 +374,7 @@ class RobotServer:
             self._off()
             self._end(f"the client is gone: silent for {now - session.channel.heard:.3f} s")
         elif new:
-            measured = STATE.pack(state.time, state.sequence) + packets.state_payload(state)
-            self._tell(packets.STATE, measured, now)
+            self._tell(packets.STATE, state_payload(state), now)
         if self.motors is Motors.DAMPED or now - self._spoke >= channel.HEARTBEAT_EVERY:
             self._tell(channel.HEARTBEAT, self.reason.encode(), now)
 

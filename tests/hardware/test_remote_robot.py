@@ -42,6 +42,7 @@ class Watched(Robot):
         self.commands, self.on, self.calls = [], False, []
         self.sequence, self.frozen, self.lost = 0, False, False
         self.position, self.velocity = GO2.rest.copy(), ZERO.copy()
+        self.battery, self.warm = 71.0, np.arange(12) + 30.0
 
     def configure(self):
         self.calls.append("configure")
@@ -56,7 +57,7 @@ class Watched(Robot):
         self.sequence += not self.frozen
         return RobotState(
             self.sequence * 0.001, self.sequence, self.position.copy(), self.velocity.copy(), ZERO,
-            np.array([1.0, 0, 0, 0]), np.zeros(3),
+            np.array([1.0, 0, 0, 0]), np.zeros(3), battery=self.battery, temperature=self.warm,
         )  # fmt: skip
 
     def write(self, command):
@@ -229,6 +230,22 @@ def bench():
     made = Bench()
     yield made
     made.server.close()
+
+
+@pytest.mark.parametrize("warm", [np.arange(12) + 30.0, np.zeros(0)])
+def test_every_number_of_a_state_comes_back(warm):
+    rng = np.random.default_rng(0)
+    sent = RobotState(
+        1.25, 9, *(rng.normal(size=12) for _ in range(3)), rng.normal(size=4),
+        rng.normal(size=3), rng.normal(size=3), 0.3, 71.0, warm,
+    )  # fmt: skip
+    data = robot_server.state_payload(sent)
+    back = robot_server.decode_state(data, 12)
+    for name, value in vars(sent).items():
+        np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
+    for cut in (0, 10, 30, len(data) - 8, len(data) - 1):
+        with pytest.raises(ValueError, match=r"state of|buffer size"):
+            robot_server.decode_state(data[:cut], 12)
 
 
 def test_a_command_is_applied(bench):
