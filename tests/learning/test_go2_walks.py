@@ -12,14 +12,16 @@ from motoric.scripts.train import train
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_go2_learns_to_walk(tmp_path):
-    """At 60 % of the demo's training it already follows 0.5 m/s and stays up."""
+    """At 60 % of the demo's training it follows 0.5 m/s and stays up, in PyBullet too."""
     settings = config.load(
         "train", ["experiment=go2_walk", "total_steps=900000", "eval_every=1000000",
                   "checkpoint_every=1000000", "progress=false", f"run={tmp_path / 'run'}"],
     )  # fmt: skip
     train(settings, lambda text: None)
     bundle = Bundle.load(tmp_path / "run" / "bundle" / "best")
-    episodes = evaluation.run(bundle, {}, 20, evaluation.TEST, [0.5, 0.0, 0.0], 10.0)
-    assert episodes.terminated.sum() <= 2
-    assert episodes.velocity_error is not None
-    assert np.mean(episodes.velocity_error) < 0.25
+    for engine in ("mujoco", "pybullet"):
+        command = [0.5, 0.0, 0.0]
+        episodes = evaluation.run(bundle, {}, 20, evaluation.TEST, command, 10.0, engine)
+        assert episodes.terminated.sum() <= 2, engine
+        assert episodes.velocity_error is not None
+        assert np.mean(episodes.velocity_error) < 0.25, engine
