@@ -461,31 +461,15 @@ class ByHand:
     """
 
     def __init__(self, policy: DSACTPolicy, batch_size: int):
-        actor, critic = policy.actor.net, policy.critic.net
-        self.actor, self.actor_target = mlp.layers(actor), mlp.layers(policy.actor_target.net)
-        self.critic, self.critic_target = mlp.layers(critic), mlp.layers(policy.critic_target.net)
-        self.d_actor, self.d_critic = mlp.gradients(actor), mlp.gradients(critic)
-        self.log_std_min, self.log_std_max = policy.actor.log_std_min, policy.actor.log_std_max
-        self.pi, self.q = mlp.MLP(actor, batch_size), mlp.MLP(critic, batch_size)
-        self.d_pi, self.d_values = th.empty_like(self.pi.z[-1]), th.empty_like(self.q.z[-1])
+        self.policy = policy
+        self.pi, self.q = (
+            mlp.MLP(policy.actor.net, batch_size),
+            mlp.MLP(policy.critic.net, batch_size),
+        )
+        self.attach()
         self.n_obs = self.actor[0][0].shape[2]
-        # [s, a], and in turn [s', a']
         self.x = self.critic[0][0].new_empty(batch_size, self.critic[0][0].shape[2])
-        self.policy, self.batch_size = policy, batch_size
-        nets = (actor, policy.actor_target.net, critic, policy.critic_target.net)
-        self.viewed = [parameter for net in nets for parameter in net.parameters()]
-        self.addresses = self._addresses()
-
-    def fits(self, policy: DSACTPolicy, batch_size: int) -> bool:
-        """Whether this is for that policy and batch size, and no tensor has been replaced since."""
-        same = policy is self.policy and batch_size == self.batch_size
-        return same and self.addresses == self._addresses()
-
-    def _addresses(self) -> list[tuple[bool, int, int]]:
-        return [
-            (p.requires_grad, p.data_ptr(), 0 if p.grad is None else p.grad.data_ptr())
-            for p in self.viewed
-        ]
+        self.d_pi, self.d_values = th.empty_like(self.pi.z[-1]), th.empty_like(self.q.z[-1])
 
     @staticmethod
     def supports(policy: DSACTPolicy) -> bool:
@@ -505,6 +489,27 @@ class ByHand:
             and mlp.supported(critic.net)
             and all(p.requires_grad for p in (*actor.parameters(), *critic.parameters()))
             and policy.device.type == "cpu"
+        )
+
+    def fits(self, policy: DSACTPolicy, batch_size: int) -> bool:
+        """Whether the buffers are for this policy and batch size."""
+        dtype = next(policy.parameters()).dtype
+        return policy is self.policy and len(self.x) == batch_size and dtype == self.x.dtype
+
+    def attach(self) -> None:
+        """Look at the policy's present tensors, which may have been replaced."""
+        policy = self.policy
+        self.actor, self.actor_target = (
+            mlp.layers(policy.actor.net),
+            mlp.layers(policy.actor_target.net),
+        )
+        self.critic, self.critic_target = (
+            mlp.layers(policy.critic.net),
+            mlp.layers(policy.critic_target.net),
+        )
+        self.d_actor, self.d_critic = (
+            mlp.gradients(policy.actor.net),
+            mlp.gradients(policy.critic.net),
         )
 
     def targets(self, next_obs: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
@@ -545,7 +550,7 @@ class ByHand:
 
     def act(self, actor: mlp.Layers) -> th.Tensor:
         """Put an action for the observations in x beside them; returns its log density ``[B]``."""
-        low, high = self.log_std_min, self.log_std_max
+        low, high = self.policy.actor.log_std_min, self.policy.actor.log_std_max
         mean, raw = self.pi.forward(actor, self.x[:, : self.n_obs])[0].chunk(2, -1)
         log_std = raw.clamp(low, high)
         self.free = (raw >= low) & (raw <= high)  # elsewhere the clamp stops the gradient
@@ -771,6 +776,7 @@ class DSACT(OffPolicyAlgorithm):
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Sample the replay buffer and do ``gradient_steps`` updates."""
         assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
         progress = self._current_progress_remaining
         update_learning_rate(self.critic.optimizer, self.lr_schedule(progress))
         update_learning_rate(self.actor.optimizer, self.actor_lr_schedule(progress))
@@ -830,14 +836,14 @@ class DSACT(OffPolicyAlgorithm):
             self._last_batch |= {"q": q, "sigma": sigma, "y_q": y_q}
 
     def _networks(self, batch_size: int) -> ByAutograd | ByHand:
-        """By hand if possible, in the buffers of the last call if they still fit."""
-        if self._by_hand is not None and self._by_hand.fits(self.policy, batch_size):
-            return self._by_hand
-        if ByHand.supports(self.policy):
+        """By hand if possible, with the buffers of the last call if they fit."""
+        if not ByHand.supports(self.policy):
+            return ByAutograd(self.policy)
+        if self._by_hand is None or not self._by_hand.fits(self.policy, batch_size):
             self._by_hand = ByHand(self.policy, batch_size)
-            return self._by_hand
-        self.policy.set_training_mode(True)
-        return ByAutograd(self.policy)
+        else:
+            self._by_hand.attach()
+        return self._by_hand
 
     def dump_logs(self) -> None:
         """Write log data: the latest batch's figures, entropies for actions in [-1, 1]."""

@@ -103,12 +103,10 @@ class MLP:
         dz = dy
         for k in reversed(range(len(net))):
             d_weight, d_bias = into[k]
+            th.bmm(dz.mT, self.a[k - 1] if k else self.x, out=d_weight)
             th.sum(dz, 1, keepdim=True, out=d_bias)
             if k:
-                th.bmm(dz.mT, self.a[k - 1], out=d_weight)
                 dz = self._through(net, k, dz)
-            else:  # few inputs: the product with them as rows is the fast one
-                d_weight.copy_(th.bmm(self.x.mT, dz).mT)
 
     def backward_input(self, net: Layers, dy: th.Tensor, columns: slice) -> th.Tensor:
         """Gradients of some columns of the inputs, ``[C, B, columns]``; the parameters' are not
@@ -116,7 +114,7 @@ class MLP:
         dz = dy
         for k in reversed(range(1, len(net))):
             dz = self._through(net, k, dz)
-        return th.bmm(dz, net[0][0][..., columns].mT.contiguous().mT)  # the fast layout for few
+        return th.bmm(dz, net[0][0][..., columns])
 
     def _activate(self, k: int) -> th.Tensor:
         if self.gelu:
