@@ -21,13 +21,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from motoric.policies import mlp
-from motoric.policies.mlp import BatchedLinear
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BaseModel, BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -227,6 +224,22 @@ class DSACTActor(BasePolicy):
         return self(observation, deterministic)
 
 
+class BatchedLinear(nn.Module):
+    """C independent linear layers as one batched product, with torch's default initialisation.
+
+    Maps ``[C, B, in_features]`` to ``[C, B, out_features]``.
+    """
+
+    def __init__(self, n: int, in_features: int, out_features: int):
+        super().__init__()
+        limit = in_features**-0.5
+        self.weight = nn.Parameter(th.empty(n, in_features, out_features).uniform_(-limit, limit))
+        self.bias = nn.Parameter(th.empty(n, 1, out_features).uniform_(-limit, limit))
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return th.baddbmm(self.bias, x, self.weight)
+
+
 class GaussianCritics(BaseModel):
     """C value distributions N(Q_i(s, a), sigma_i(s, a)^2), evaluated together.
 
@@ -408,159 +421,6 @@ class MultiInputPolicy(DSACTPolicy):
 
 
 # ---------------------------------------------------------------------------------------------
-# What an update asks of the networks: by autograd, or by hand where that is possible
-# ---------------------------------------------------------------------------------------------
-
-
-class ByAutograd:
-    """Values and gradients of the networks, for every policy on every device.
-
-    The backward methods leave their gradients in ``Parameter.grad``.
-    """
-
-    def __init__(self, policy: DSACTPolicy):
-        self.policy = policy
-
-    def targets(self, next_obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """Target means and deviations at (s', a'), ``[C, B]``, and log pi_bar(a'|s'), ``[B]``."""
-        with th.no_grad():
-            next_action, next_logp = self.policy.actor_target.action_log_prob(next_obs)
-            return *self.policy.critic_target(next_obs, next_action), next_logp
-
-    def critics(self, obs: PyTorchObs, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Online means and deviations at (s, a), each ``[C, B]``."""
-        with th.enable_grad():
-            self.values = self.policy.critic(obs, action)
-        q, sigma = self.values
-        return q.detach(), sigma.detach()
-
-    def critics_backward(self, d_q: th.Tensor, d_sigma: th.Tensor) -> None:
-        """Gradients of the critics, given those at what :meth:`critics` returned, ``[C, B]``."""
-        self.policy.critic.optimizer.zero_grad()
-        th.autograd.backward(self.values, (d_q, d_sigma))
-
-    def actor_backward(self, obs: PyTorchObs, alpha: th.Tensor) -> th.Tensor:
-        """Gradients of the actor for mean[alpha log pi(a|s) - min_i Q_i(s, a)], a reparametrised.
-
-        :return: log pi(a|s) per unit of an action in [-1, 1], ``[B]``
-        """
-        actor = self.policy.actor
-        with th.enable_grad():
-            action, logp = actor.action_log_prob(obs)
-            q, _ = self.policy.critic(obs, action)
-            loss = (alpha * logp - q.min(dim=0).values).mean()
-        actor.optimizer.zero_grad()
-        loss.backward(inputs=list(actor.parameters()))
-        return logp.detach()
-
-
-class ByHand:
-    """The same values and gradients for plain networks, without autograd (policies/mlp.py).
-
-    It draws the same random numbers as :class:`ByAutograd`. Results last until the next update.
-    """
-
-    def __init__(self, policy: DSACTPolicy, batch_size: int):
-        self.policy = policy
-        self.pi, self.q = (
-            mlp.MLP(policy.actor.net, batch_size),
-            mlp.MLP(policy.critic.net, batch_size),
-        )
-        self.attach()
-        self.n_obs = self.actor[0][0].shape[2]
-        self.x = self.critic[0][0].new_empty(batch_size, self.critic[0][0].shape[2])
-        self.d_pi, self.d_values = th.empty_like(self.pi.z[-1]), th.empty_like(self.q.z[-1])
-
-    @staticmethod
-    def supports(policy: DSACTPolicy) -> bool:
-        """Whether the networks are plain: flat observations, linear layers, GELU or ReLU.
-
-        On a GPU autograd's overhead is another one, and nothing was measured: not there.
-        """
-        space, actor, critic = policy.observation_space, policy.actor, policy.critic
-        return (
-            type(actor) is DSACTActor
-            and type(critic) is GaussianCritics
-            and isinstance(space, spaces.Box)
-            and not is_image_space(space)
-            and type(actor.features_extractor) is FlattenExtractor
-            and type(critic.features_extractor) is FlattenExtractor
-            and mlp.supported(actor.net)
-            and mlp.supported(critic.net)
-            and all(p.requires_grad for p in (*actor.parameters(), *critic.parameters()))
-            and policy.device.type == "cpu"
-        )
-
-    def fits(self, policy: DSACTPolicy, batch_size: int) -> bool:
-        """Whether the buffers are for this policy and batch size."""
-        dtype = next(policy.parameters()).dtype
-        return policy is self.policy and len(self.x) == batch_size and dtype == self.x.dtype
-
-    def attach(self) -> None:
-        """Look at the policy's present tensors, which may have been replaced."""
-        policy = self.policy
-        self.actor, self.actor_target = (
-            mlp.layers(policy.actor.net),
-            mlp.layers(policy.actor_target.net),
-        )
-        self.critic, self.critic_target = (
-            mlp.layers(policy.critic.net),
-            mlp.layers(policy.critic_target.net),
-        )
-        self.d_actor, self.d_critic = (
-            mlp.gradients(policy.actor.net),
-            mlp.gradients(policy.critic.net),
-        )
-
-    def targets(self, next_obs: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        self.x[:, : self.n_obs] = next_obs.flatten(1)
-        next_logp = self.act(self.actor_target)
-        out = self.q.forward(self.critic_target, self.x)
-        return out[..., 0].clone(), F.softplus(out[..., 1]), next_logp
-
-    def critics(self, obs: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        th.cat([obs.flatten(1), action], dim=1, out=self.x)
-        out = self.q.forward(self.critic, self.x)
-        return out[..., 0].clone(), F.softplus(out[..., 1])
-
-    def critics_backward(self, d_q: th.Tensor, d_sigma: th.Tensor) -> None:
-        self.d_values[..., 0] = d_q
-        th.mul(d_sigma, self.q.z[-1][..., 1].sigmoid(), out=self.d_values[..., 1])
-        self.q.backward(self.critic, self.d_values, into=self.d_critic)
-
-    def actor_backward(self, obs: th.Tensor, alpha: th.Tensor) -> th.Tensor:
-        # s is still in x; the action takes the place of the replayed one
-        logp = self.act(self.actor)
-        q = self.q.forward(self.critic, self.x)[..., 0]
-        batch_size = len(logp)
-        # d/dQ_i = -1 / B where critic i is the lower one
-        self.d_values.zero_()
-        self.d_values[..., 0].scatter_(0, q.argmin(0, keepdim=True), -1.0 / batch_size)
-        columns = slice(self.n_obs, None)
-        d_action = self.q.backward_input(self.critic, self.d_values, columns).sum(0)
-        # dlogp/du = 2 tanh(u): with a reparametrised u the normal density has no other part
-        action, weight = self.x[:, columns], alpha / batch_size
-        d_u = d_action * (1.0 - action**2) + 2.0 * weight * action
-        # u = mean + std eps, and logp has a term -log_std
-        d_mean, d_log_std = self.d_pi[0].chunk(2, -1)
-        d_mean.copy_(d_u)
-        th.mul(d_u * self.deviation - weight, self.free, out=d_log_std)
-        self.pi.backward(self.actor, self.d_pi, into=self.d_actor)
-        return logp
-
-    def act(self, actor: mlp.Layers) -> th.Tensor:
-        """Put an action for the observations in x beside them; returns its log density ``[B]``."""
-        low, high = self.policy.actor.log_std_min, self.policy.actor.log_std_max
-        mean, raw = self.pi.forward(actor, self.x[:, : self.n_obs])[0].chunk(2, -1)
-        log_std = raw.clamp(low, high)
-        self.free = (raw >= low) & (raw <= high)  # elsewhere the clamp stops the gradient
-        self.deviation = log_std.exp() * th.randn_like(mean)
-        u = mean + self.deviation
-        th.tanh(u, out=self.x[:, self.n_obs :])
-        return squashed_log_prob(u, mean, log_std)
-
-
-# ---------------------------------------------------------------------------------------------
 # Algorithm
 # ---------------------------------------------------------------------------------------------
 
@@ -721,7 +581,6 @@ class DSACT(OffPolicyAlgorithm):
         self.variance_adjustment = variance_adjustment
         self.td_bound = td_bound
         self._last_batch: dict[str, th.Tensor] = {}
-        self._by_hand: ByHand | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -772,7 +631,6 @@ class DSACT(OffPolicyAlgorithm):
         uniform_steps = learning_starts if self.warmup == "uniform" else 0
         return super()._sample_action(uniform_steps, action_noise, n_envs)
 
-    @th.no_grad()
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Sample the replay buffer and do ``gradient_steps`` updates."""
         assert self.replay_buffer is not None
@@ -781,7 +639,7 @@ class DSACT(OffPolicyAlgorithm):
         update_learning_rate(self.critic.optimizer, self.lr_schedule(progress))
         update_learning_rate(self.actor.optimizer, self.actor_lr_schedule(progress))
         update_learning_rate(self.alpha_optimizer, self.alpha_lr_schedule(progress))
-        networks = self._networks(batch_size)
+        actor_parameters = list(self.actor.parameters())
         log_alpha, m = self.policy.log_alpha, self.policy.running_sigma
         target_entropy = float(self.target_entropy)
 
@@ -790,60 +648,60 @@ class DSACT(OffPolicyAlgorithm):
             gamma = self.gamma if data.discounts is None else data.discounts
             discount = (gamma * (1.0 - data.dones)).squeeze(1)
             reward = self.reward_scale * data.rewards.squeeze(1)
-            alpha = log_alpha.exp()
+            alpha = log_alpha.detach().exp()
 
-            # Targets y_q, y_z from the target policy and the target critics
-            q_next, sigma_next, next_logp = networks.targets(data.next_observations)
-            z = th.randn_like(reward).clamp_(-self.z_clip, self.z_clip)
-            y_q, y_z = soft_targets(
-                reward, discount, q_next, sigma_next, next_logp - self.log_scale, alpha, z
-            )
-            if not self.expected_value_target:
-                y_q = y_z
-
-            # Critics: the gradients at (Q_i, sigma_i) are given
-            q, sigma = networks.critics(data.observations, data.actions)
-            sigma_mean = sigma.mean(dim=1, keepdim=True)
-            m.copy_(th.where(m.isnan(), sigma_mean, th.lerp(m, sigma_mean, self.tau_b)))
-            bound = self.xi * m if self.variance_adjustment else self.td_bound
-            y_clip = clipped_return(q, y_z, bound)
-            if self.critic_loss == "gaussian":
-                omega = m**2 + self.eps if self.variance_adjustment else 1.0
-                d_q, d_sigma = gaussian_gradients(q, sigma, y_q, y_clip, omega, self.eps)
-            else:
-                omega = m**2 if self.variance_adjustment else 1.0
-                d_q, d_sigma = huber_gradients(
-                    q, sigma, y_q, y_clip, omega, self.eps, self.huber_delta, self.rho_range
+            with th.no_grad():
+                # Targets y_q, y_z from the target policy and the target critics
+                next_action, next_logp = self.actor_target.action_log_prob(data.next_observations)
+                q_next, sigma_next = self.critic_target(data.next_observations, next_action)
+                z = th.randn_like(reward).clamp_(-self.z_clip, self.z_clip)
+                y_q, y_z = soft_targets(
+                    reward, discount, q_next, sigma_next, next_logp - self.log_scale, alpha, z
                 )
-            networks.critics_backward(d_q / batch_size, d_sigma / batch_size)
+                if not self.expected_value_target:
+                    y_q = y_z
+
+            # Critics: the gradients at (Q_i, sigma_i) are given, autograd does the networks
+            q, sigma = self.critic(data.observations, data.actions)
+            with th.no_grad():
+                sigma_mean = sigma.mean(dim=1, keepdim=True)
+                m.copy_(th.where(m.isnan(), sigma_mean, th.lerp(m, sigma_mean, self.tau_b)))
+                bound = self.xi * m if self.variance_adjustment else self.td_bound
+                y_clip = clipped_return(q, y_z, bound)
+                if self.critic_loss == "gaussian":
+                    omega = m**2 + self.eps if self.variance_adjustment else 1.0
+                    d_q, d_sigma = gaussian_gradients(q, sigma, y_q, y_clip, omega, self.eps)
+                else:
+                    omega = m**2 if self.variance_adjustment else 1.0
+                    d_q, d_sigma = huber_gradients(
+                        q, sigma, y_q, y_clip, omega, self.eps, self.huber_delta, self.rho_range
+                    )
+            self.critic.optimizer.zero_grad()
+            th.autograd.backward((q, sigma), (d_q / batch_size, d_sigma / batch_size))
 
             # Actor and temperature: their gradients use the critics as they were before the step
             delayed = self._n_updates % self.policy_delay == 0
             if delayed:
-                logp = networks.actor_backward(data.observations, alpha) - self.log_scale
+                action, logp = self.actor.action_log_prob(data.observations)
+                logp = logp - self.log_scale
+                q_pi, _ = self.critic(data.observations, action)
+                actor_loss = (alpha * logp - q_pi.min(dim=0).values).mean()
+                self.actor.optimizer.zero_grad()
+                actor_loss.backward(inputs=actor_parameters)
                 # d/dlog_alpha of -log_alpha (logp + H_target)
-                log_alpha.grad = -(logp.mean() + target_entropy)
-                self._last_batch["logp"] = logp
+                log_alpha.grad = -(logp.detach().mean() + target_entropy)
+                self._last_batch["logp"] = logp.detach()
 
             self.critic.optimizer.step()
             if delayed:
                 self.actor.optimizer.step()
                 self.alpha_optimizer.step()
-                th._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                    self.target_parameters, self.online_parameters, self.tau
-                )
+                with th.no_grad():
+                    th._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                        self.target_parameters, self.online_parameters, self.tau
+                    )
             self._n_updates += 1
-            self._last_batch |= {"q": q, "sigma": sigma, "y_q": y_q}
-
-    def _networks(self, batch_size: int) -> ByAutograd | ByHand:
-        """By hand if possible, with the buffers of the last call if they fit."""
-        if not ByHand.supports(self.policy):
-            return ByAutograd(self.policy)
-        if self._by_hand is None or not self._by_hand.fits(self.policy, batch_size):
-            self._by_hand = ByHand(self.policy, batch_size)
-        else:
-            self._by_hand.attach()
-        return self._by_hand
+            self._last_batch |= {"q": q.detach(), "sigma": sigma.detach(), "y_q": y_q}
 
     def dump_logs(self) -> None:
         """Write log data: the latest batch's figures, entropies for actions in [-1, 1]."""
@@ -887,7 +745,6 @@ class DSACT(OffPolicyAlgorithm):
             "online_parameters",
             "target_parameters",
             "_last_batch",
-            "_by_hand",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -148,8 +148,8 @@ def test_one_update_is_the_papers(kwargs):
         for i in range(2):
             x = th.cat([obs, action], dim=1)
             for layer in list(net.net)[:-1]:
-                x = x @ layer.weight[i].T + layer.bias[i] if hasattr(layer, "weight") else layer(x)
-            x = x @ net.net[-1].weight[i].T + net.net[-1].bias[i]
+                x = x @ layer.weight[i] + layer.bias[i] if hasattr(layer, "weight") else layer(x)
+            x = x @ net.net[-1].weight[i] + net.net[-1].bias[i]
             out.append((x[:, 0], F.softplus(x[:, 1])))
         return out
 
