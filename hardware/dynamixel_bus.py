@@ -44,7 +44,7 @@ class Port(sdk.PortHandler):
             self.closePort()
         # exclusive: two programs on one bus would answer each other's questions
         self.ser = serial.Serial(
-            self.port_name, self.baudrate, timeout=0, write_timeout=0.2, exclusive=True
+            self.port_name, self.baudrate, timeout=0, write_timeout=1.0, exclusive=True
         )
         with contextlib.suppress(ValueError, OSError, NotImplementedError):
             self.ser.set_low_latency_mode(True)  # USB adapters otherwise collect for 16 ms
