@@ -126,7 +126,6 @@ class Supervisor:
             raise ValueError(f"dt: {dt}, expected a time between 0 and 1 s")
         self._phase, self._fault, self._reason = Mode.OFF, "", ""
         self._gain = 0.0  # share of the stiffness kp that is on
-        self._zero = np.zeros(shape)
         self._now = -math.inf
         self._target = self.stand
         # Joints are sound where |value - centre| <= reach; rows: position, velocity, torque.
@@ -289,7 +288,7 @@ class Supervisor:
         """What is wrong with a measurement, or None; position, velocity and torque [3, J]."""
         if state is None:
             return self._stale(now), None
-        joints = np.empty(self._centre.shape)
+        joints = np.empty_like(self._centre)
         for row, name in enumerate(("position", "velocity", "torque")):
             problem = _copy(name, getattr(state, name), joints[row])
             if problem is not None:
@@ -361,13 +360,15 @@ class Supervisor:
             kd = np.minimum(
                 self.thresholds.damping, self.limits.torque / np.maximum(np.abs(velocity), 1e-9)
             )
-        return self._command(self._zero, kd)
+        return self._command(np.zeros_like(kd), kd)
 
     def _command(self, kp: Array, kd: Array) -> SafeCommand:
         """A command whose arrays nobody can write to: they stay what was checked."""
-        for array in (self._target, self._zero, kp, kd):
+        zero = np.zeros_like(kp)
+        command = SafeCommand(self._target, zero, kp, kd, zero)
+        for array in (self._target, zero, kp, kd):
             array.setflags(write=False)
-        return SafeCommand(self._target, self._zero, kp, kd, self._zero)
+        return command
 
 
 def _smooth(share: float) -> float:

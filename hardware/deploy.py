@@ -454,11 +454,13 @@ def deploy(
     if not 0 < duration < 1e6:
         raise ValueError(f"duration: {duration}, expected a positive number of seconds")
     ratio = ticks_per_action(spec.rate, loop_rate, robot.loop_rate)
+    # Nobody moves a robot that is only read: it need not arrive at the stand.
+    thresholds = Thresholds(arrive=np.inf) if dry_run else Thresholds()
+    if dry_run:
+        robot = ReadOnly(robot)
     supervisor = Supervisor(
-        model.limits, model.stand, model.rest, model.kp, model.kd, 1.0 / spec.rate
+        model.limits, model.stand, model.rest, model.kp, model.kd, 1.0 / spec.rate, thresholds
     )
-    if dry_run:  # nobody moves a robot that is only read: it need not arrive at the stand
-        robot, supervisor.thresholds = ReadOnly(robot), Thresholds(arrive=np.inf)
     walker = Walker(bundle, wish)
     # The first call of a network is slow; it happens before anything moves.
     bundle.act(np.zeros((1, *spec.inputs[0].shape), np.float32))

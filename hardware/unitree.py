@@ -100,8 +100,6 @@ class UnitreeRobot(Robot):
     damaged: states dropped for their checksum
     """
 
-    loop_rate = 500.0
-
     def __init__(
         self,
         spec: RobotSpec,

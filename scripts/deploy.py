@@ -49,6 +49,16 @@ def deploy_run(
 
 def rows(report: DeployReport) -> dict[str, str]:
     """A report as a short table."""
+<<<<<<< HEAD
+    late, policy = report.lateness_ms, report.policy_ms
+    result = {
+        "walked": f"{report.seconds:.1f} s, {_measured(report.distance, '.2f', 'm')}",
+        "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
+        "fell": "yes" if report.fell else "no",
+        "loop lateness": f"{late['p50']:.2f} ms median, {late['p99']:.2f} ms p99, "
+        f"{late['max']:.2f} ms worst; {report.missed} of {report.ticks} over 1 ms",
+        "policy time": f"{policy['p50']:.2f} ms median, {policy['p99']:.2f} ms p99",
+=======
     share = report.missed / max(report.ticks, 1)
     if report.dry_run:
         result = {
@@ -58,8 +68,8 @@ def rows(report: DeployReport) -> dict[str, str]:
         }
     else:
         result = {
-            "walked": f"{report.seconds:.1f} s, {_measured(report.distance, '.2f', 'm')}",
-            "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
+            "walked": f"{report.seconds:.1f} s, {report.distance:.2f} m",
+            "velocity error": f"{report.velocity_error_mean:.3f} m/s",
             "fell": "yes" if report.fell else "no",
         }
     result |= {
@@ -68,6 +78,7 @@ def rows(report: DeployReport) -> dict[str, str]:
         "lateness": _milliseconds(report.lateness_ms),
         "policy": _milliseconds(report.policy_ms),
         "policy tick": _milliseconds(report.tick_ms),
+>>>>>>> b3c8296c (The control loop has a rate of its own; no policy delays it; histograms, dry run, realtime scheduling)
     }
     if report.fault is not None:
         result["fault"] = report.fault
@@ -76,10 +87,10 @@ def rows(report: DeployReport) -> dict[str, str]:
     return result
 
 
+<<<<<<< HEAD
 def _measured(value: float, form: str, unit: str) -> str:
     return f"{value:{form}} {unit}" if math.isfinite(value) else "not measured"
-
-
+=======
 def _milliseconds(found: dict[str, float]) -> str:
     return (
         f"{found['p50']:.3f} ms median, {found['p99']:.3f} p99, {found['p99.9']:.3f} p99.9, "
@@ -105,6 +116,7 @@ def _bar(count: int, total: int) -> str:
     """Up to ten blocks, in eighths."""
     eighths = round(80 * count / max(total, 1))
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+>>>>>>> b3c8296c (The control loop has a rate of its own; no policy delays it; histograms, dry run, realtime scheduling)
 
 
 if __name__ == "__main__":
