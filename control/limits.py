@@ -65,20 +65,17 @@ def limit_target(limits: JointLimits, target: Array, previous: Array, dt: float)
 def torque_scale(
     limits: JointLimits,
     target: Array,
-    target_velocity: Array | float,
     kp: Array,
     kd: Array,
-    feedforward: Array | float,
     position: Array,
     velocity: Array,
 ) -> Array:
-    """Factor in (0, 1] for kp, kd and feed-forward torque that keeps the PD torque in limits.
+    """Factor in (0, 1] for kp and kd that keeps the motors' torque in limits.
 
-    The motor computes tau = kp (q* - q) + kd (dq* - dq) + tau_ff; scaling all three terms by
-    the returned s [..., J] gives |s tau| <= limits.torque without moving the target. It holds for
-    a speed dq of the measured size in either direction, and for all between: a joint that is
-    stopped or thrown back before the next command stays within the limit too.
+    The motor computes tau = kp (q* - q) - kd dq. Scaling both terms by the returned s [..., J]
+    gives |s tau| <= limits.torque without moving the target; it holds for a speed of the
+    measured size in either direction, and for all between: a joint that is stopped or thrown
+    back before the next command stays within the limit too.
     """
-    still = kp * (target - position) + kd * target_velocity + feedforward
-    torque = np.abs(still) + np.abs(kd * velocity)
+    torque = np.abs(kp * (target - position)) + np.abs(kd * velocity)
     return limits.torque / np.maximum(torque, limits.torque)

@@ -241,7 +241,7 @@ class Supervisor:
         kp, kd, gain = self.kp, self.kd, self._gain
         if gain < 1.0:  # damping takes over as the stiffness goes
             kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.thresholds.damping
-        scale = torque_scale(self.limits, self._target, 0.0, kp, kd, 0.0, position, velocity)
+        scale = torque_scale(self.limits, self._target, kp, kd, position, velocity)
         return self._command(kp * scale, kd * scale)
 
     def _rise(self, now: float, position: Array) -> Array:

@@ -32,7 +32,7 @@ def test_target_is_the_nearest_allowed(wish, share, dt):
 @given(st.lists(values, min_size=12, max_size=12), st.lists(values, min_size=12, max_size=12))
 def test_torque_stays_within_its_limit_and_is_left_alone_inside(position, velocity):
     limits, q, dq = GO2.limits, np.array(position), np.array(velocity)
-    scale = torque_scale(limits, GO2.stand, 0.0, GO2.kp, GO2.kd, 0.0, q, dq)
+    scale = torque_scale(limits, GO2.stand, GO2.kp, GO2.kd, q, dq)
     for turn in (-1.0, -0.3, 0.0, 0.7, 1.0):  # a joint that stops or is thrown back, too
         torque = GO2.kp * (GO2.stand - q) - GO2.kd * turn * dq
         assert (np.abs(scale * torque) <= limits.torque * (1 + 1e-12)).all()
