@@ -12,14 +12,13 @@ import json
 import socket
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from motoric.hardware import packets
 from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.robot import RobotSpec
-from motoric.hardware.simulation import TIMESTEP, Simulation
+from motoric.hardware.simulation import TIMESTEP, Simulation, real_time
 
 if TYPE_CHECKING:
     from motoric.hardware.pybullet_simulation import PyBulletSimulation
@@ -75,8 +74,7 @@ def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
     hello = json.dumps({"robot": spec.name, "joints": spec.joints, "rate": 1 / TIMESTEP}).encode()
     client: socket.socket | None = None
     decoder, state = packets.Decoder(), simulation.state()
-    due = time.monotonic()
-    while True:
+    for _ in real_time(TIMESTEP):
         if client is None:
             try:
                 client, _ = listener.accept()
@@ -103,12 +101,6 @@ def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
                 client.close()
                 client = None
                 simulation.on = False
-        due += TIMESTEP
-        now = time.monotonic()
-        if now - due > 0.05:  # the machine was busy: simulated time waits rather than races
-            due = now
-        elif due > now:
-            time.sleep(due - now)
 
 
 def _receive(

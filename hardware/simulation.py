@@ -9,6 +9,9 @@ real time.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import mujoco
 import numpy as np
 from motoric.hardware.models import load_model
@@ -17,6 +20,20 @@ from motoric.hardware.robot import Array, RobotCommand, RobotSpec, RobotState
 TIMESTEP = 0.0025  # s
 WATCHDOG = 0.1  # s without a command until the motors damp
 DAMPING = 2.0  # N m s / rad
+LAG = 0.05  # s behind real time from which simulated time waits rather than races
+
+
+def real_time(timestep: float) -> Iterator[None]:
+    """Go on once every `timestep` s, without end."""
+    due = time.monotonic()
+    while True:
+        yield
+        due += timestep
+        now = time.monotonic()
+        if now - due > LAG:  # the machine was busy
+            due = now
+        elif due > now:
+            time.sleep(due - now)
 
 
 class Motors:

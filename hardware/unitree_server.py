@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from typing import Any
 
 import mujoco
@@ -24,7 +23,7 @@ from motoric.hardware import unitree_messages as messages
 from motoric.hardware import unitree_rpc as rpc
 from motoric.hardware.dds import Dds
 from motoric.hardware.robot import RobotCommand, RobotSpec
-from motoric.hardware.simulation import Simulation
+from motoric.hardware.simulation import Simulation, real_time
 from motoric.hardware.unitree import GO2_WIRE, Wire
 
 TIMESTEP = 0.002  # s
@@ -222,15 +221,10 @@ class SimulatedUnitree:
 
 def run(robot: SimulatedUnitree, stop: threading.Event) -> None:
     """Simulate in real time until `stop` is set."""
-    due = time.monotonic()
-    while not stop.is_set():
+    for _ in real_time(TIMESTEP):
+        if stop.is_set():
+            return
         robot.step()
-        due += TIMESTEP
-        now = time.monotonic()
-        if now - due > 0.05:  # the machine was busy: simulated time waits rather than races
-            due = now
-        elif due > now:
-            time.sleep(due - now)
 
 
 def main() -> None:
