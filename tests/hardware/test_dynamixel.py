@@ -502,9 +502,10 @@ def test_a_lost_watchdog_setting_is_repeated(arm):
 # -- torque off -------------------------------------------------------------------------------
 
 HOST = """
-import sys, time, json, numpy as np
+import signal, sys, time, json, numpy as np
 from motoric.hardware.dynamixel import DynamixelRobot
 from motoric.hardware.robot import RobotCommand
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs us with &
 robot = DynamixelRobot(**json.loads(sys.argv[1]))
 robot.configure(); robot.activate()
 zero, spec = np.zeros(6), robot.spec
