@@ -42,6 +42,7 @@ COUNT = Range(least=1)
 NOT_NEGATIVE = Range(least=0)
 BUNDLES = ("best", "last")
 ENGINES = (None, "mujoco", "pybullet")
+REALTIME = ("auto", "on", "off")
 
 
 def doc(default: Any, text: str, allowed: Range | tuple[str | None, ...] | None = None) -> Any:
@@ -295,6 +296,13 @@ class Deploy:
     interface: str | None = doc(None, "network interface the robot is on, e.g. eth0")
     duration: float = doc(10.0, "s", POSITIVE)
     command: list[float] = doc([0.5, 0.0, 0.0], "[forward, left, turn], m/s, rad/s")
+    loop_rate: float | None = doc(
+        None, "of the control loop, Hz, a multiple of the policy's; null: the robot's", POSITIVE
+    )
+    realtime: str = doc(
+        "auto", "SCHED_FIFO and locked memory: auto (if permitted), on or off", REALTIME
+    )
+    dry_run: bool = doc(False, "read, act and supervise, but send nothing to the robot")
 
 
 @dataclass

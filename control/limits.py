@@ -21,7 +21,8 @@ class JointLimits:
     lower, upper: position, rad, [J]
     velocity: joint speed, rad/s, [J]
     torque: motor torque, N m, [J]
-    target_rate: how fast a position target may move, rad/s, [J]
+    target_rate: how fast a position target may move, rad/s, [J]; at most `velocity`, so that no
+        joint is ever asked to move faster than it may
     """
 
     lower: Array
@@ -45,6 +46,8 @@ class JointLimits:
         for name in ("velocity", "torque", "target_rate"):
             if (getattr(self, name) <= 0).any():
                 raise ValueError(f"limits.{name}: must be positive for every joint")
+        if (self.target_rate > self.velocity).any():
+            raise ValueError("limits.target_rate: must not be above limits.velocity for any joint")
 
 
 def limit_target(limits: JointLimits, target: Array, previous: Array, dt: float) -> Array:
@@ -62,17 +65,20 @@ def limit_target(limits: JointLimits, target: Array, previous: Array, dt: float)
 def torque_scale(
     limits: JointLimits,
     target: Array,
-    target_velocity: Array,
+    target_velocity: Array | float,
     kp: Array,
     kd: Array,
-    feedforward: Array,
+    feedforward: Array | float,
     position: Array,
     velocity: Array,
 ) -> Array:
     """Factor in (0, 1] for kp, kd and feed-forward torque that keeps the PD torque in limits.
 
     The motor computes tau = kp (q* - q) + kd (dq* - dq) + tau_ff; scaling all three terms by
-    the returned s [..., J] gives |s tau| <= limits.torque without moving the target.
+    the returned s [..., J] gives |s tau| <= limits.torque without moving the target. It holds for
+    a speed dq of the measured size in either direction, and for all between: a joint that is
+    stopped or thrown back before the next command stays within the limit too.
     """
-    torque = kp * (target - position) + kd * (target_velocity - velocity) + feedforward
-    return limits.torque / np.maximum(np.abs(torque), limits.torque)
+    still = kp * (target - position) + kd * target_velocity + feedforward
+    torque = np.abs(still) + np.abs(kd * velocity)
+    return limits.torque / np.maximum(torque, limits.torque)

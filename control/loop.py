@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-SPIN = 0.0005  # s before a deadline that are waited awake: a sleep may return this much late
+SPIN = 0.0002  # s before a deadline that are waited awake: a sleep may return this much late
+TOLERANCE = 0.001  # s; a tick that begins later has missed its deadline
 
 
 class RateLoop:
@@ -17,6 +19,7 @@ class RateLoop:
     rate: Hz; ticks: how many, None: without end. Tick k is due at start + k / rate: a late tick
     does not shift the next. A loop that is behind by more than one period skips the deadlines
     it missed (they count as missed).
+    start: s, None: when the loop is entered. spin: s before a deadline that are waited awake.
     clock, sleep: s, for tests.
     """
 
@@ -26,32 +29,37 @@ class RateLoop:
         ticks: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        start: float | None = None,
+        spin: float = SPIN,
     ) -> None:
         if not 0 < rate < float("inf"):
             raise ValueError(f"rate: {rate}, expected a positive number of Hz")
         self.period, self.ticks = 1.0 / rate, ticks
-        self._clock, self._sleep = clock, sleep
-        self._lateness: list[float] = []
+        self.start = start
+        self._clock, self._sleep, self._spin = clock, sleep, spin
+        self._lateness = array("d")
+        self.deadline = 0  # number of the present one, those skipped included
         self.skipped = 0
 
     def __iter__(self) -> Iterator[int]:
-        due = self._clock()
+        start = self._clock() if self.start is None else self.start
         tick = 0
         while self.ticks is None or tick < self.ticks:
+            due = start + self.deadline * self.period
             self._wait(due)
             self._lateness.append(self._clock() - due)
             yield tick
             tick += 1
-            due += self.period
-            behind = int((self._clock() - due) / self.period)
+            self.deadline += 1
+            behind = int((self._clock() - start) / self.period) - self.deadline
             if behind > 0:
                 self.skipped += behind
-                due += behind * self.period
+                self.deadline += behind
 
     def _wait(self, due: float) -> None:
         left = due - self._clock()
-        if left > SPIN:
-            self._sleep(left - SPIN)
+        if left > self._spin:
+            self._sleep(left - self._spin)
         while self._clock() < due:
             pass
 
@@ -65,14 +73,24 @@ class RateLoop:
         """How late each tick began, s, [ticks]."""
         return np.array(self._lateness)
 
-    def missed(self, tolerance: float = 0.001) -> int:
+    def missed(self, tolerance: float = TOLERANCE) -> int:
         """Ticks that began more than `tolerance` s late, and those skipped."""
         return int(np.sum(self.lateness > tolerance)) + self.skipped
 
 
 def percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
-    """Median, 99th percentile and maximum in ms; zeros where there is nothing."""
+    """Median, 99th and 99.9th percentile and maximum in ms; zeros where there is nothing."""
     if len(seconds) == 0:
-        return {"p50": 0.0, "p99": 0.0, "max": 0.0}
-    p50, p99 = np.percentile(seconds, [50, 99])
-    return {"p50": float(p50) * 1e3, "p99": float(p99) * 1e3, "max": float(seconds.max()) * 1e3}
+        return {"p50": 0.0, "p99": 0.0, "p99.9": 0.0, "max": 0.0}
+    found = 1e3 * np.percentile(seconds, [50, 99, 99.9, 100])
+    return dict(zip(("p50", "p99", "p99.9", "max"), found.tolist(), strict=True))
+
+
+# Upper edges of the bins of `histogram`, s: 1, 2, 5 in every decade, and everything above.
+EDGES = (*(m * 10.0**e for e in (-5, -4, -3, -2) for m in (1, 2, 5)), 0.1, float("inf"))
+
+
+def histogram(seconds: NDArray[np.float64]) -> list[int]:
+    """How many durations fall below each of EDGES and not below the one before, [14]."""
+    bins = np.searchsorted(EDGES, np.asarray(seconds), side="right")
+    return np.bincount(bins, minlength=len(EDGES))[: len(EDGES)].tolist()

@@ -11,9 +11,10 @@ motors for more torque than allowed. numpy only; the same for every robot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from motoric.control.limits import Array, JointLimits, limit_target, torque_scale
@@ -40,7 +41,10 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class SafeCommand:
-    """tau = kp (position - q) + kd (velocity - dq) + torque; every array [J]."""
+    """tau = kp (position - q) + kd (velocity - dq) + torque; every array [J], read-only.
+
+    velocity and torque are zero: the speed of a joint is bounded by that of its target.
+    """
 
     position: Array
     velocity: Array
@@ -60,7 +64,7 @@ class Thresholds:
     velocity_glitch: factor on the velocity limit that is a fault at once
     torque_margin: factor on the torque limit, for measured torque
     tilt: of the base, rad
-    late_ticks: consecutive ticks without an action of the policy
+    late: periods of the policy without an action
     soft_start, lie_down, damp: how long these phases take, s
     arrive: how far a joint may be from the stand at the end of the soft start, rad
     damping: kd of the damped state, N m s / rad
@@ -72,20 +76,26 @@ class Thresholds:
     velocity_glitch: float = 2.0
     torque_margin: float = 1.2
     tilt: float = np.pi / 3
-    late_ticks: int = 3
+    late: float = 2.5
     soft_start: float = 2.0
     lie_down: float = 1.5
     damp: float = 1.0
     arrive: float = 0.35
     damping: float = 2.0
 
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not value > 0 or (math.isinf(value) and item.name != "arrive"):
+                raise ValueError(f"thresholds.{item.name}: {value}, expected a positive number")
+
 
 class Supervisor:
-    """One robot's supervisor. Call `update` once per tick of the control loop.
+    """One robot's supervisor. Call `update` once per tick of the control loop, at any rate.
 
     stand, rest: joint positions to rise to and to lie down to, rad, [J]
-    kp, kd: gains when active, [J]; dt: nominal time between ticks, s
-    `mode` and `reason` (of a fault or a stop) may be read at any time.
+    kp, kd: gains when active, [J]
+    dt: between two actions of the policy, s; also the longest time a target moves for at once
     """
 
     def __init__(
@@ -99,10 +109,11 @@ class Supervisor:
         thresholds: Thresholds | None = None,
     ) -> None:
         self.limits, self.dt = limits, dt
-        self.thresholds = thresholds or Thresholds()
+        self.thresholds = at = thresholds or Thresholds()
         shape = limits.lower.shape
         self.stand, self.rest, self.kp, self.kd = (
-            np.broadcast_to(np.asarray(v, np.float64), shape) for v in (stand, rest, kp, kd)
+            np.array(np.broadcast_to(np.asarray(v, np.float64), shape))
+            for v in (stand, rest, kp, kd)
         )
         for name in ("stand", "rest"):
             pose = getattr(self, name)
@@ -113,12 +124,30 @@ class Supervisor:
                 raise ValueError(f"{name}: must be finite and not negative")
         if not 0 < dt < 1:
             raise ValueError(f"dt: {dt}, expected a time between 0 and 1 s")
-        self.mode = Mode.OFF
-        self.reason = ""
+        self._phase, self._fault, self._reason = Mode.OFF, "", ""
+        self._gain = 0.0  # share of the stiffness kp that is on
         self._zero = np.zeros(shape)
+        self._now = -math.inf
+        self._target = self.stand
+        # Joints are sound where |value - centre| <= reach; rows: position, velocity, torque.
+        middle = 0.5 * (limits.lower + limits.upper)
+        self._centre = np.stack([middle, np.zeros(shape), np.zeros(shape)])
+        self._reach = np.stack([
+            limits.upper - middle + at.position_margin, limits.velocity,
+            limits.torque * at.torque_margin,
+        ])  # fmt: skip
+        self._upright = math.cos(at.tilt)
         # Held wherever the velocity is not known: within the torque limit up to full speed.
-        self._blind_kd = np.minimum(self.thresholds.damping, limits.torque / limits.velocity)
-        self._target = np.clip(self.stand, limits.lower, limits.upper)
+        self._blind_kd = np.minimum(at.damping, limits.torque / limits.velocity)
+
+    @property
+    def mode(self) -> Mode:
+        return Mode.FAULT if self._fault else self._phase
+
+    @property
+    def reason(self) -> str:
+        """Of a fault, or of a stop."""
+        return self._fault or self._reason
 
     # -- what an operator asks for ----------------------------------------------------------
 
@@ -126,174 +155,244 @@ class Supervisor:
         """Leave `off`: rise from the measured pose. A state that is not sound is a fault."""
         if self.mode is not Mode.OFF:
             raise RuntimeError(f"start: the supervisor is {self.mode}, expected off")
-        self._began = self._now = self._fresh = now
-        self._sequence, self._state_time = -np.inf, -np.inf
-        self._over_since: dict[str, float] = {}
-        self._late = 0
-        self.mode, self.reason = Mode.SOFT_START, ""
-        problem = self._problem(now, state)
+        self._phase, self._reason, self._gain = Mode.SOFT_START, "", 0.0
+        try:
+            if not math.isfinite(now):
+                raise ValueError(f"now is {now}")
+            self._began = self._now = self._fresh = now
+            self._sequence, self._state_time = -math.inf, -math.inf
+            self._over_since: dict[str, float] = {}
+            problem, joints = self._measured(now, state)
+            if problem is None and joints is not None:
+                position = joints[0]
+                self._target = np.clip(position, self.limits.lower, self.limits.upper)
+                self._from = self._target
+            elif problem is None:
+                problem = "state: none to start from"
+        except Exception as error:
+            problem = f"start: {type(error).__name__}: {error}"
         if problem is not None:
             self.fault(problem)
-            return
-        self._target = np.clip(state.position, self.limits.lower, self.limits.upper)
-        self._from = self._target
 
     def stop(self, reason: str) -> None:
         """Lie down, then damp, then off. Does nothing unless rising or active."""
-        if self.mode in (Mode.SOFT_START, Mode.ACTIVE):
-            self.mode, self.reason = Mode.STOPPING, reason
-            self._began, self._from = self._now, self._target
+        if self._phase in (Mode.SOFT_START, Mode.ACTIVE):
+            self._phase, self._reason = Mode.STOPPING, reason
+            self._began, self._from, self._from_gain = self._now, self._target, self._gain
 
     def fault(self, reason: str) -> None:
-        """Damp at once and stay damped (the e-stop too). The first reason is kept."""
-        if self.mode is not Mode.FAULT:
-            self.mode, self.reason = Mode.FAULT, reason
+        """Damp at once and stay damped (the e-stop too). The first reason is kept.
+
+        From any thread: nothing `update` does can take a fault back.
+        """
+        if not self._fault:
+            self._fault = reason or "fault"
 
     def reset(self) -> None:
         """Acknowledge a fault: back to off."""
-        if self.mode is Mode.FAULT:
-            self.mode, self.reason = Mode.OFF, ""
+        if self._fault:
+            self._phase, self._reason = Mode.OFF, ""
+            self._fault = ""
 
     # -- every tick -------------------------------------------------------------------------
 
     def update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
-        """The command to send at time `now` (s, monotonic).
+        """The command to send at time `now` (s, monotonic). Never raises.
 
         state: the newest measurement, None where there is none
-        target: joint targets the policy wishes, rad, [J]; None where it has not acted (late).
-            Only looked at when active.
+        target: joint targets the policy wishes, rad, [J]; None where it has not acted since the
+            last tick: the last wish is held. Only looked at when active.
         """
-        if self.mode in (Mode.OFF, Mode.FAULT):
-            return self._damped(state)
+        try:
+            command = self._update(now, state, target)
+        except Exception as error:  # an error in here must not leave the motors stiff
+            self.fault(f"supervisor: {type(error).__name__}: {error}")
+            return self._damped(None)
+        # Asked last: a fault may come from another thread, at any time.
+        return self._damped(None) if self._fault and command.kp.any() else command
+
+    def _update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
+        if self._fault or self._phase is Mode.OFF:
+            return self._damped(_velocity(state, self.limits))
         elapsed = now - self._now
-        if not np.isfinite(now) or elapsed > self.thresholds.stale:
-            self.fault(f"control loop paused for {elapsed:.3f} s")
-            return self._damped(state)
-        self._now = max(now, self._now)
-        problem = self._problem(now, state)
+        if not 0.0 <= elapsed <= self.thresholds.stale:
+            paused = elapsed > 0.0
+            self.fault(
+                f"control loop paused for {elapsed:.3f} s" if paused
+                else f"clock: {now} after {self._now}"
+            )  # fmt: skip
+            return self._damped(_velocity(state, self.limits))
+        self._now = now
+        problem, joints = self._measured(now, state)
         if problem is not None:
             self.fault(problem)
-        if state is None or self.mode is Mode.FAULT:
-            return self._damped(state)
+            return self._damped(_velocity(state, self.limits))
+        if joints is None:
+            return self._damped(None)
+        position, velocity, _ = joints
+        if self._phase is Mode.SOFT_START:
+            wish = self._rise(now, position)
+        elif self._phase is Mode.STOPPING:
+            wish = self._descend(now)
+        else:
+            wish = self._follow(now, target)
+        if self._fault or self._phase is Mode.OFF:
+            return self._damped(velocity)
+        self._target = limit_target(self.limits, wish, self._target, min(elapsed, self.dt))
+        kp, kd, gain = self.kp, self.kd, self._gain
+        if gain < 1.0:  # damping takes over as the stiffness goes
+            kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.thresholds.damping
+        scale = torque_scale(self.limits, self._target, 0.0, kp, kd, 0.0, position, velocity)
+        return self._command(kp * scale, kd * scale)
 
-        wish, gain = self._target, 1.0
-        if self.mode is Mode.SOFT_START:
-            wish, gain = self._rise(now, state)
-        elif self.mode is Mode.STOPPING:
-            wish, gain = self._descend(now)
-        elif self.mode is Mode.ACTIVE:
-            wish = self._follow(target)
-        if self.mode in (Mode.OFF, Mode.FAULT):
-            return self._damped(state)
-        step = min(max(elapsed, 0.0), self.dt)
-        self._target = limit_target(self.limits, wish, self._target, step)
-        # Damping takes over as the stiffness goes.
-        kd = gain * self.kd + (1.0 - gain) * self.thresholds.damping
-        return self._within_torque(state, gain * self.kp, kd)
-
-    def _rise(self, now: float, state: State) -> tuple[Array, float]:
+    def _rise(self, now: float, position: Array) -> Array:
         share = (now - self._began) / self.thresholds.soft_start
         if share >= 1.0:
-            off = np.abs(state.position - self.stand)
+            off = np.abs(position - self.stand)
             if (off <= self.thresholds.arrive).all():
-                self.mode, self._late = Mode.ACTIVE, 0
+                self._phase, self._acted, self._wish = Mode.ACTIVE, now, self.stand
             elif share >= 1.5:
                 joint = int(np.argmax(off))
                 self.fault(f"soft start: joint {joint} is {off[joint]:.2f} rad from the stand")
-        share = min(max(share, 0.0), 1.0)
-        smooth = share * share * (3.0 - 2.0 * share)
-        return self._from + smooth * (self.stand - self._from), min(1.0, 0.3 + 1.4 * share)
+            share = 1.0
+        self._gain = min(1.0, 0.3 + 1.4 * share)
+        return self._from + _smooth(share) * (self.stand - self._from)
 
-    def _descend(self, now: float) -> tuple[Array, float]:
-        since = now - self._began
-        share = min(max(since / self.thresholds.lie_down, 0.0), 1.0)
-        if since >= self.thresholds.lie_down + self.thresholds.damp:
-            self.mode = Mode.OFF
-        smooth = share * share * (3.0 - 2.0 * share)
-        damped = (since - self.thresholds.lie_down) / self.thresholds.damp
-        return self._from + smooth * (self.rest - self._from), 1.0 - min(max(damped, 0.0), 1.0)
+    def _descend(self, now: float) -> Array:
+        at, since = self.thresholds, now - self._began
+        if since >= at.lie_down + at.damp:
+            self._phase = Mode.OFF
+        damped = min(max((since - at.lie_down) / at.damp, 0.0), 1.0)
+        self._gain = self._from_gain * (1.0 - damped)
+        return self._from + _smooth(min(since / at.lie_down, 1.0)) * (self.rest - self._from)
 
-    def _follow(self, target: Array | None) -> Array:
+    def _follow(self, now: float, target: Array | None) -> Array:
         if target is None:
-            self._late += 1
-            if self._late >= self.thresholds.late_ticks:
-                self.fault(f"policy late: no action for {self._late} ticks")
-            return self._target
-        self._late = 0
-        target = np.asarray(target)
-        if target.shape != self._target.shape:
-            self.fault(f"action: {target.shape} joint targets, expected {self._target.shape}")
-        elif target.dtype.kind not in "fiu" or not np.isfinite(target).all():
-            self.fault("action: not finite")
-        else:
-            return target.astype(np.float64)
-        return self._target
+            if now - self._acted > self.thresholds.late * self.dt:
+                self.fault(f"policy late: no action for {now - self._acted:.3f} s")
+            return self._wish
+        value = np.asarray(target)
+        if value.shape != self._target.shape:
+            self.fault(f"action: {value.shape} joint targets, expected {self._target.shape}")
+            return self._wish
+        if value.dtype.kind in "fiu":
+            value = value.astype(np.float64)
+            if np.isfinite(value).all():
+                self._acted, self._wish = now, value
+                return value
+        self.fault("action: not finite")
+        return self._wish
 
-    def _problem(self, now: float, state: State | None) -> str | None:
-        """What is wrong with a measurement, or None."""
-        at, limits = self.thresholds, self.limits
-        if state is not None:
-            for name, shape in (
-                ("position", self._target.shape), ("velocity", self._target.shape),
-                ("torque", self._target.shape), ("orientation", (4,)),
-            ):  # fmt: skip
-                value = np.asarray(getattr(state, name))
-                if value.shape != shape:
-                    return f"state: {name} has shape {value.shape}, expected {shape}"
-                if not np.isfinite(value).all():
-                    return f"state: {name} is not finite"
-            if state.sequence > self._sequence and state.time > self._state_time:
-                self._sequence, self._state_time = state.sequence, state.time
-                self._fresh = now
-        if now - self._fresh > at.stale:
-            return f"state: {now - self._fresh:.3f} s old, at most {at.stale} allowed"
+    # -- measurements -----------------------------------------------------------------------
+
+    def _measured(self, now: float, state: State | None) -> tuple[str | None, Array | None]:
+        """What is wrong with a measurement, or None; position, velocity and torque [3, J]."""
         if state is None:
-            return None
-        w, x, y, z = np.clip(state.orientation, -10, 10)  # no overflow in the square
-        norm = w * w + x * x + y * y + z * z
-        if not 0.8 < norm < 1.2:
-            return f"state: orientation is not a unit quaternion (norm {norm**0.5:.3f})"
-        upright = 1.0 - 2.0 * (x * x + y * y) / norm
-        if upright < np.cos(at.tilt):
-            return f"tilted by {np.degrees(np.arccos(max(upright, -1.0))):.0f} degrees"
-        outside = np.maximum(limits.lower - state.position, state.position - limits.upper)
-        if outside.max() > at.position_margin:
-            joint = int(np.argmax(outside))
+            return self._stale(now), None
+        joints = np.empty(self._centre.shape)
+        for row, name in enumerate(("position", "velocity", "torque")):
+            problem = _copy(name, getattr(state, name), joints[row])
+            if problem is not None:
+                return problem, None
+        orientation = np.empty(4)
+        problem = _copy("orientation", state.orientation, orientation)
+        if problem is not None:
+            return problem, None
+        if state.sequence > self._sequence and state.time > self._state_time:
+            self._sequence, self._state_time = state.sequence, state.time
+            self._fresh = now
+        return self._stale(now) or self._tilted(orientation) or self._beyond(now, joints), joints
+
+    def _stale(self, now: float) -> str | None:
+        age = now - self._fresh
+        if age > self.thresholds.stale:
+            return f"state: {age:.3f} s old, at most {self.thresholds.stale} allowed"
+        return None
+
+    def _tilted(self, orientation: Array) -> str | None:
+        w, x, y, z = orientation.tolist()
+        square = w * w + x * x + y * y + z * z
+        if not 0.8 < square < 1.2:
+            if not math.isfinite(w + x + y + z):
+                return "state: orientation is not finite"
             return (
-                f"joint {joint}: position {state.position[joint]:.3f} rad, limits "
-                f"{limits.lower[joint]:.3f} to {limits.upper[joint]:.3f}"
+                f"state: orientation is not a unit quaternion (norm {math.hypot(w, x, y, z):.3f})"
             )
-        return self._over(
-            now, "velocity", np.abs(state.velocity) / limits.velocity, at.velocity_glitch
-        ) or self._over(
-            now, "torque", np.abs(state.torque) / (limits.torque * at.torque_margin), np.inf
+        upright = 1.0 - 2.0 * (x * x + y * y) / square
+        if upright < self._upright:
+            return f"tilted by {math.degrees(math.acos(max(upright, -1.0))):.0f} degrees"
+        return None
+
+    def _beyond(self, now: float, joints: Array) -> str | None:
+        """What joint is beyond its limits, and by how much."""
+        share = np.abs(joints - self._centre) / self._reach
+        if share.max() <= 1.0:  # false for NaN
+            self._over_since.clear()
+            return None
+        for name, values in zip(("position", "velocity", "torque"), joints, strict=True):
+            if not np.isfinite(values).all():
+                return f"state: {name} is not finite"
+        joint = int(np.argmax(share[0]))
+        if share[0, joint] > 1.0:
+            return (
+                f"joint {joint}: position {joints[0, joint]:.3f} rad, limits "
+                f"{self.limits.lower[joint]:.3f} to {self.limits.upper[joint]:.3f}"
+            )
+        return self._over(now, "velocity", share[1], self.thresholds.velocity_glitch) or self._over(
+            now, "torque", share[2], math.inf
         )
 
-    def _over(self, now: float, what: str, ratio: Array, glitch: float) -> str | None:
-        joint = int(np.argmax(ratio))
-        if ratio[joint] <= 1.0:
+    def _over(self, now: float, what: str, share: Array, glitch: float) -> str | None:
+        joint = int(np.argmax(share))
+        if share[joint] <= 1.0:
             self._over_since.pop(what, None)
             return None
         since = self._over_since.setdefault(what, now)
-        if ratio[joint] < glitch and now - since < self.thresholds.over_time:
+        if share[joint] < glitch and now - since < self.thresholds.over_time:
             return None
-        return f"joint {joint}: {what} at {ratio[joint]:.0%} of its limit"
+        return f"joint {joint}: {what} at {share[joint]:.0%} of its limit"
 
     # -- commands ---------------------------------------------------------------------------
 
-    def _within_torque(self, state: State, kp: Array, kd: Array) -> SafeCommand:
-        scale = torque_scale(
-            self.limits, self._target, self._zero, kp, kd, self._zero, state.position,
-            state.velocity,
-        )  # fmt: skip
-        return SafeCommand(self._target, self._zero, kp * scale, kd * scale, self._zero)
-
-    def _damped(self, state: State | None) -> SafeCommand:
+    def _damped(self, velocity: Array | None) -> SafeCommand:
         """The safe command: no stiffness, damping within the torque limit."""
         kd = self._blind_kd
-        if state is not None:
-            velocity = np.asarray(state.velocity)
-            if velocity.shape == kd.shape and np.isfinite(velocity).all():
-                damping = self.thresholds.damping
-                kd = np.minimum(damping, self.limits.torque / np.maximum(np.abs(velocity), 1e-9))
-        return SafeCommand(self._target, self._zero, self._zero, kd, self._zero)
+        if velocity is not None:
+            kd = np.minimum(
+                self.thresholds.damping, self.limits.torque / np.maximum(np.abs(velocity), 1e-9)
+            )
+        return self._command(self._zero, kd)
+
+    def _command(self, kp: Array, kd: Array) -> SafeCommand:
+        """A command whose arrays nobody can write to: they stay what was checked."""
+        for array in (self._target, self._zero, kp, kd):
+            array.setflags(write=False)
+        return SafeCommand(self._target, self._zero, kp, kd, self._zero)
+
+
+def _smooth(share: float) -> float:
+    """From 0 to 1 without a jump in speed."""
+    share = max(share, 0.0)
+    return share * share * (3.0 - 2.0 * share)
+
+
+def _copy(name: str, value: Any, out: Array) -> str | None:
+    """Numbers of a state as float64, in our own memory; what is wrong with their form, or None."""
+    value = np.asarray(value)
+    if value.shape != out.shape:
+        return f"state: {name} has shape {value.shape}, expected {out.shape}"
+    if value.dtype.kind not in "fiu":
+        return f"state: {name} holds {value.dtype}, expected numbers"
+    out[:] = value
+    return None
+
+
+def _velocity(state: State | None, limits: JointLimits) -> Array | None:
+    """Measured joint velocity, where there is a sound one: a state may be anything here."""
+    try:
+        velocity = np.empty_like(limits.velocity)
+        if state is not None and _copy("velocity", state.velocity, velocity) is None:
+            return velocity if np.isfinite(velocity).all() else None
+    except Exception:
+        pass
+    return None

@@ -1,32 +1,58 @@
-"""Run a policy bundle on a robot: the fixed-rate loop from measurement to safe command."""
+"""Run a policy bundle on a robot: the fixed-rate loop from measurement to safe command.
+
+Two threads share a deployment. The loop's thread does everything in turn: read, policy, supervisor,
+write. The guard's thread wakes half a period later and does the same without the policy wherever
+the first one is still waiting for it: no policy, however slow, ever delays the supervisor.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import os
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from motoric.control.loop import RateLoop, percentiles
-from motoric.control.supervisor import Mode, SafeCommand, Supervisor
-from motoric.hardware.bundle import Bundle, BundleSpec
+from motoric.control.loop import EDGES, RateLoop, histogram, percentiles
+from motoric.control.realtime import Realtime, scheduling
+from motoric.control.supervisor import Mode, SafeCommand, Supervisor, Thresholds
+from motoric.hardware.bundle import Bundle, BundleSpec, check_robot
 from motoric.hardware.log import LogWriter
 from motoric.hardware.observation import Measured, observe, projected_gravity
 from motoric.hardware.robot import Array, Robot, RobotCommand, RobotError, RobotState
 from numpy.typing import NDArray
 
-POLICY_SHARE = 0.5  # of a tick that is waited for the policy
+POLICY_SHARE = 0.5  # of its period; an action that took longer is for a state that has passed
 AXES = ("forward", "left", "turn")
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")  # a stopped process can't damp
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a deployment took, s.
+
+    lateness: of every tick of the loop; policy: of every call of the network; tick: from a
+    measurement to the command it led to, with the policy, without the robot's input and output
+    """
+
+    lateness: Array
+    policy: Array
+    tick: Array
+
+    def percentiles(self) -> dict[str, dict[str, float]]:
+        return {name: percentiles(seconds) for name, seconds in vars(self).items()}
+
+    def histograms(self) -> dict[str, list[int]]:
+        return {name: histogram(seconds) for name, seconds in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -37,8 +63,11 @@ class DeployReport:
     plane, m/s; both NaN where the robot does not measure its velocity
     fell: tilted by more than 60 degrees or low while the policy acted
     fault: why the supervisor stepped in, None if it didn't; ended: why the policy stopped
-    ticks, missed: of the whole loop; missed: begun more than 1 ms late
-    lateness_ms, policy_ms: p50, p99, max
+    loop_rate: Hz; ticks, missed: of the loop; missed: begun more than 1 ms late, or not at all
+    lateness_ms, policy_ms, tick_ms: p50, p99, p99.9, max, and `histograms` of them (`Timing`)
+    realtime: what the kernel granted
+    dry_run: nothing was sent; asked_torque, asked_move: the most a motor would have been asked
+    for, as a share of its limit, and the farthest a joint from where it was, rad
     """
 
     seconds: float
@@ -47,86 +76,42 @@ class DeployReport:
     fell: bool
     fault: str | None
     ended: str
+    loop_rate: float
     ticks: int
     missed: int
     lateness_ms: dict[str, float]
     policy_ms: dict[str, float]
-    log: str | None
-    log_error: str | None
+    tick_ms: dict[str, float]
+    histograms: dict[str, list[int]]
+    realtime: str
+    dry_run: bool
+    asked_torque: float
+    asked_move: float
+    log: str | None = None
+    log_error: str | None = None
 
     def summary(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-class PolicyThread:
-    """The network in a thread of its own, so that a late policy never delays the supervisor."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._wake, self._done = threading.Event(), threading.Event()
-        self._observation: NDArray | None = None
-        self._busy = False
-        self._answer: tuple[NDArray | None, float, str | None] = (None, 0.0, None)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def act(self, observation: NDArray, patience: float) -> tuple[NDArray | None, float | None]:
-        """Action [A] and seconds it took; (None, None) if not ready within `patience` s.
-
-        An action that comes later is dropped: it belongs to a state that has passed.
-        Raises RuntimeError when the policy itself fails.
-        """
-        if self._busy:
-            if not self._done.is_set():
-                return None, None
-            self._busy = False
-        self._done.clear()
-        self._observation, self._busy = observation, True
-        self._wake.set()
-        if not self._done.wait(patience):
-            return None, None
-        self._busy = False
-        action, seconds, error = self._answer
-        if error is not None:
-            raise RuntimeError(error)
-        return action, seconds
-
-    def close(self) -> None:
-        self._observation = None
-        self._wake.set()
-
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            if self._observation is None:
-                return
-            began = time.perf_counter()
-            try:
-                action = self._bundle.act(self._observation[None])[0]
-                self._answer = action, time.perf_counter() - began, None
-            except Exception as error:
-                text = f"policy: {type(error).__name__}: {error}".split("\n")[0]
-                self._answer = None, 0.0, text
-            self._done.set()
-
-
 class Operator:
     """The e-stop, by key and by signal, and the key to end.
 
-    Space, Enter, e, Ctrl-C and SIGTERM damp the motors at once; q lies the robot down.
+    Space, Enter, e, Ctrl-C, Ctrl-Z, SIGTERM and a terminal that is closed damp the motors at
+    once (`stop` is called with the reason); q lies the robot down.
     """
 
-    def __init__(self, keys: bool) -> None:
+    def __init__(self, keys: bool, stop: Callable[[str], None]) -> None:
         self.keys = keys and sys.stdin is not None and sys.stdin.isatty()
-        self.stop_reason: str | None = None
+        self._stop = stop
         self.end = False
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
         previous, terminal = {}, None
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for name in STOPS:
+                number = getattr(signal, name)
                 previous[number] = signal.signal(number, self._signal)
         if self.keys:
             import termios
@@ -141,22 +126,52 @@ class Operator:
             if terminal is not None:
                 import termios
 
-                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
+                with contextlib.suppress(termios.error):  # the terminal is gone
+                    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _signal(self, number: int, frame: Any) -> None:
-        self.stop_reason = f"e-stop by {signal.Signals(number).name}"
+        self._stop(f"e-stop by {signal.Signals(number).name}")
 
     def poll(self) -> None:
         while self.keys and select.select([sys.stdin], [], [], 0)[0]:
-            key = os.read(sys.stdin.fileno(), 1)
+            try:
+                key = os.read(sys.stdin.fileno(), 1)
+            except OSError:
+                key = b""
             if not key:
                 self.keys = False
+                self._stop("e-stop: the terminal is gone")
             elif key in b" \r\ne":
-                self.stop_reason = "e-stop by key"
+                self._stop("e-stop by key")
             elif key == b"q":
                 self.end = True
+
+
+class ReadOnly(Robot):
+    """A robot that is read and never commanded: neither switched on nor off."""
+
+    def __init__(self, robot: Robot) -> None:
+        self.spec, self.loop_rate, self._robot = robot.spec, robot.loop_rate, robot
+
+    def configure(self) -> None:
+        self._robot.configure()
+
+    def activate(self) -> None:
+        pass
+
+    def read(self) -> RobotState:
+        return self._robot.read()
+
+    def write(self, command: RobotCommand) -> None:
+        pass
+
+    def deactivate(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._robot.close()
 
 
 def check_command(spec: BundleSpec, command: list[float]) -> Array:
@@ -170,6 +185,22 @@ def check_command(spec: BundleSpec, command: list[float]) -> Array:
     return value
 
 
+def ticks_per_action(rate: float, wished: float | None, robot: float | None) -> int:
+    """How often the loop runs for each action of a policy of `rate` Hz.
+
+    wished: loop rate asked for, a multiple of the policy's (else ValueError); None: as `robot`
+    wants it, to the nearest multiple.
+    """
+    if wished is None:
+        return max(1, round((robot or rate) / rate))
+    ratio = round(wished / rate)
+    if ratio < 1 or abs(wished / rate - ratio) > 1e-6:
+        raise ValueError(
+            f"loop_rate: {wished:g} Hz, expected a multiple of the policy's rate, {rate:g} Hz"
+        )
+    return ratio
+
+
 class Walker:
     """From measurements to joint targets, as in training: observation, policy, action scale."""
 
@@ -178,16 +209,14 @@ class Walker:
         assert spec.rate is not None
         assert spec.action_low is not None
         assert spec.action_high is not None
-        self.spec, self.command, self.dt = spec, command, 1.0 / spec.rate
+        self.bundle, self.spec, self.command, self.dt = bundle, spec, command, 1.0 / spec.rate
         self._stand, self._scale = np.array(spec.stand), np.array(spec.action_scale)
         self._low, self._high = np.array(spec.action_low), np.array(spec.action_high)
         self._action = np.zeros(len(self._scale))
         self._phase = 0.0
-        self.policy = PolicyThread(bundle)
-        self.last: dict[str, Any] = {}
 
-    def target(self, state: RobotState) -> Array | None:
-        """Joint targets, rad, [J]; None when the policy is late."""
+    def observe(self, state: RobotState) -> NDArray[np.float32]:
+        """What the policy sees of a state, [1, O]; the gait clock moves on by one period."""
         measured = Measured(
             orientation=state.orientation[None],
             angular_velocity=state.angular_velocity[None],
@@ -198,19 +227,202 @@ class Walker:
             command=self.command[None],
             phase=np.array([self._phase]),
         )
-        observation = observe(self.spec.terms, measured)[0]
-        action, seconds = self.policy.act(observation, POLICY_SHARE * self.dt)
         self._phase = (self._phase + self.spec.gait_frequency * self.dt) % 1.0
-        self.last = {
-            "observation": observation,
-            "action": action,
-            "seconds": seconds,
-            "command": self.command,
-        }
-        if action is None:
-            return None
-        self._action = np.clip(action, self._low, self._high).astype(np.float64)
+        return observe(self.spec.terms, measured)
+
+    def target(self, action: NDArray) -> Array:
+        """Joint targets, rad, [J], of an action [A] that is carried out: the next one sees it."""
+        self._action = np.minimum(np.maximum(action, self._low), self._high)
         return self._stand + self._scale * self._action
+
+
+class Control:
+    """A deployment while it runs: `tick` by the loop's thread, `stand_in` by the guard's."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        supervisor: Supervisor,
+        walker: Walker,
+        duration: float,
+        ticks_per_action: int,
+        log: LogWriter | None,
+    ) -> None:
+        self._robot, self._walker, self._log = robot, walker, log
+        self.supervisor, self.operator_ends = supervisor, False
+        self._duration, self._ticks_per_action = duration, ticks_per_action
+        self.patience = 0.25 * walker.dt / ticks_per_action
+        self._turn = threading.Lock()  # whose holder reads, supervises and writes
+        self._asked: float | None = None  # when the policy was asked, while it thinks
+        self._thought: dict[str, Any] | None = None  # observation, action and time, for the log
+        self._target: Array | None = None  # an action not yet given to the supervisor
+        self._action_due = 0  # number of the loop's deadline
+        self._sent = 0
+        self._active_since = self._active_until = float("nan")
+        self._faulted_at: float | None = None
+        self.over = False
+        self._status = ("", "")  # mode and reason of the last command
+        self.fell, self.ended = False, ""
+        self.errors, self.speeds, self.policy_seconds, self.tick_seconds = (
+            array("d") for _ in range(4)
+        )
+        self.asked_torque = self.asked_move = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Under the policy."""
+        acted = self._active_until - self._active_since
+        return 0.0 if np.isnan(acted) else acted + self._walker.dt / self._ticks_per_action
+
+    def tick(self, deadline: int, late: float) -> None:
+        """The loop's tick for its deadline of that number, begun `late` s after it."""
+        observation = None
+        with self._turn:
+            if self.over:
+                return
+            now, state = self._read()
+            read = time.perf_counter()
+            if state is not None and self._acts(now) and deadline >= self._action_due:
+                ratio = self._ticks_per_action
+                self._action_due = deadline + ratio
+                try:
+                    observation = self._walker.observe(state)
+                except Exception as error:
+                    self.supervisor.fault(f"observation: {_line(error)}")
+            if observation is None:
+                self._send(now, state, late)
+                return
+            self._thought = {
+                "observation": observation[0], "action": None, "seconds": None,
+                "command": self._walker.command,
+            }  # fmt: skip
+            self._asked, sent = now, self._sent
+        try:  # the policy thinks; from here on the guard may take our turn
+            began = time.perf_counter()
+            action = self._walker.bundle.act(observation)[0]
+            seconds, problem = time.perf_counter() - began, None
+        except Exception as error:
+            action, seconds, problem = None, 0.0, f"policy: {_line(error)}"
+        with self._turn:
+            self._asked = None
+            if problem is not None or action is None:
+                self.supervisor.fault(str(problem))
+            else:
+                self.policy_seconds.append(seconds)
+                if time.monotonic() - now <= POLICY_SHARE * self._walker.dt:
+                    self._target = self._walker.target(action)
+                    self._thought = {
+                        "observation": observation[0], "action": action, "seconds": seconds,
+                        "command": self._walker.command,
+                    }  # fmt: skip
+            if self._sent == sent and not self.over:
+                self._send(now, state, late, read)
+
+    def stand_in(self, late: float) -> None:
+        """A tick in place of the loop's, where the policy has not answered yet."""
+        asked = self._asked
+        if asked is None or time.monotonic() - asked < self.patience:
+            return
+        with self._turn:
+            if self._asked is not None and not self.over:
+                now, state = self._read()
+                self._acts(now)
+                self._send(now, state, late)
+
+    def _read(self) -> tuple[float, RobotState | None]:
+        """The time and the newest state; rises at the first."""
+        now, state = time.monotonic(), None
+        try:
+            state = self._robot.read()
+        except RobotError as error:
+            self._lost(f"connection lost: {error}")
+        except Exception as error:
+            self._lost(f"robot: {_line(error)}")
+        if self._sent == 0 and state is not None and self.supervisor.mode is Mode.OFF:
+            self.supervisor.start(now, state)
+        if self.operator_ends:
+            self.supervisor.stop("ended by key")
+        return now, state
+
+    def _acts(self, now: float) -> bool:
+        """Whether the policy commands the robot at this tick."""
+        if self.supervisor.mode is not Mode.ACTIVE:
+            return False
+        if np.isnan(self._active_since):
+            self._active_since = now
+        if now - self._active_since >= self._duration:
+            self.supervisor.stop("finished")
+            return False
+        self._active_until = now
+        return True
+
+    def _send(
+        self, now: float, state: RobotState | None, late: float, read: float | None = None
+    ) -> None:
+        """Supervise, write, log, and see whether it is over.
+
+        now: when `state` was read; read: the same by the performance counter, where the policy
+        acted on it.
+        """
+        supervisor = self.supervisor
+        target, self._target = self._target, None
+        thought, self._thought = self._thought, None
+        decided = time.monotonic()
+        sent = supervisor.update(decided, state, target)
+        command = _command(sent, self._sent)
+        if read is not None:
+            self.tick_seconds.append(time.perf_counter() - read)
+        if command.time - decided > supervisor.thresholds.stale:  # stopped since it was decided
+            supervisor.fault(f"control loop paused for {command.time - decided:.3f} s")
+            sent = supervisor.update(time.monotonic(), state, None)
+            command = _command(sent, self._sent)
+        try:
+            self._robot.write(command)
+        except RobotError as error:
+            self._lost(f"connection lost: {error}")
+        except Exception as error:
+            self._lost(f"robot: {_line(error)}")
+        self._sent += 1
+        if not (supervisor.mode is Mode.FAULT and sent.kp.any()):  # else it came while writing
+            self._status = (supervisor.mode, supervisor.reason)
+        if self._log is not None:
+            status = {"mode": self._status[0], "reason": self._status[1], "late": late}
+            self._log.tick(now, self._sent - 1, state, sent, thought, status)
+        if thought is not None and state is not None:
+            self._account(state, sent)
+        self.ended = supervisor.reason or self.ended
+        if supervisor.mode is Mode.FAULT and self._faulted_at is None:
+            self._faulted_at = now
+        damp = supervisor.thresholds.damp
+        self.over |= supervisor.mode is Mode.OFF
+        self.over |= self._faulted_at is not None and now - self._faulted_at >= damp
+
+    def _account(self, state: RobotState, sent: SafeCommand) -> None:
+        """What the report says of a tick in which the policy acted."""
+        speed = state.base_velocity[:2]
+        self.errors.append(float(np.hypot(*(speed - self._walker.command[:2]))))
+        self.speeds.append(float(np.hypot(*speed)))
+        upright = -projected_gravity(state.orientation[None])[0, 2]
+        self.fell |= bool(upright < 0.5 or state.base_height < 0.15)
+        move = np.abs(sent.position - state.position)
+        torque = np.abs(sent.kp * (sent.position - state.position) - sent.kd * state.velocity)
+        self.asked_move = max(self.asked_move, float(move.max()))
+        share = torque / self._robot.spec.limits.torque
+        self.asked_torque = max(self.asked_torque, float(share.max()))
+
+    def _lost(self, reason: str) -> None:
+        self.supervisor.fault(reason)
+        self.over = True
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+def _command(sent: SafeCommand, count: int) -> RobotCommand:
+    return RobotCommand(
+        time.monotonic(), count, sent.position, sent.velocity, sent.kp, sent.kd, sent.torque
+    )
 
 
 def deploy(
@@ -220,15 +432,20 @@ def deploy(
     command: list[float],
     log_path: Path | None = None,
     keys: bool = True,
+    loop_rate: float | None = None,
+    realtime: str = "auto",
+    dry_run: bool = False,
 ) -> DeployReport:
     """Rise, act for `duration` s, lie down; every command passes the supervisor.
 
     command: velocity, forward m/s, left m/s, turn rad/s. log_path: MCAP file to write.
+    loop_rate: Hz at which the robot is read, supervised and commanded, a multiple of the
+        policy's; None: as the robot wants it.
+    realtime: "auto", "on" or "off": whether to ask for SCHED_FIFO and locked memory.
+    dry_run: do all of it, but send nothing and switch nothing on or off.
     Raises ValueError or BundleError for what does not fit, RobotError if the robot can't be
     reached at all; a fault once it moves ends in the damped state and is told in the report.
     """
-    from motoric.hardware.bundle import check_robot
-
     spec, model = bundle.spec, robot.spec
     check_robot(spec, model)
     if spec.rate is None:
@@ -236,134 +453,102 @@ def deploy(
     wish = check_command(spec, command)
     if not 0 < duration < 1e6:
         raise ValueError(f"duration: {duration}, expected a positive number of seconds")
+    ratio = ticks_per_action(spec.rate, loop_rate, robot.loop_rate)
     supervisor = Supervisor(
         model.limits, model.stand, model.rest, model.kp, model.kd, 1.0 / spec.rate
     )
-    operator, walker = Operator(keys), Walker(bundle, wish)
+    if dry_run:  # nobody moves a robot that is only read: it need not arrive at the stand
+        robot, supervisor.thresholds = ReadOnly(robot), Thresholds(arrive=np.inf)
+    walker = Walker(bundle, wish)
     # The first call of a network is slow; it happens before anything moves.
     bundle.act(np.zeros((1, *spec.inputs[0].shape), np.float32))
     log = None
     if log_path is not None:
         log = LogWriter(log_path, {
             "robot": model.name, "task": spec.task, "rate": str(spec.rate),
+            "loop_rate": str(ratio * spec.rate), "dry_run": str(dry_run).lower(),
             "joints": ",".join(model.joints),
         })  # fmt: skip
+    operator = Operator(keys, supervisor.fault)
+    control = Control(robot, supervisor, walker, duration, ratio, log)
+    loop = RateLoop(ratio * spec.rate)
     try:
-        robot.configure()
-        with operator.listen(), _no_garbage_collection():
-            report = _loop(robot, supervisor, walker, operator, duration, log)
+        with scheduling(realtime) as granted:
+            robot.configure()
+            with operator.listen():
+                robot.activate()
+                _run(control, loop, operator, granted)
+        timing = Timing(
+            loop.lateness, np.array(control.policy_seconds), np.array(control.tick_seconds)
+        )
+        if log is not None:
+            log.timing(
+                {"loop_rate": ratio * spec.rate, "ticks": len(loop.lateness),
+                 "missed": loop.missed(), "below_s": EDGES[:-1], "realtime": str(granted),
+                 "percentiles_ms": timing.percentiles(), "histograms": timing.histograms()}
+            )  # fmt: skip
     finally:
         robot.deactivate()
-        walker.policy.close()
         if log is not None:
             log.close()
-    return dataclasses.replace(
-        report,
+    shares = timing.percentiles()
+    return DeployReport(
+        seconds=control.seconds,
+        distance=float(np.sum(control.speeds)) * walker.dt,
+        velocity_error_mean=float(np.mean(control.errors)) if control.errors else float("nan"),
+        fell=control.fell,
+        fault=supervisor.reason if supervisor.mode is Mode.FAULT else None,
+        ended=control.ended,
+        loop_rate=ratio * spec.rate,
+        ticks=len(timing.lateness),
+        missed=loop.missed(),
+        lateness_ms=shares["lateness"],
+        policy_ms=shares["policy"],
+        tick_ms=shares["tick"],
+        histograms=timing.histograms(),
+        realtime=str(granted),
+        dry_run=dry_run,
+        asked_torque=control.asked_torque,
+        asked_move=control.asked_move,
         log=None if log_path is None else str(log_path),
         log_error=None if log is None else log.error,
     )
 
 
-def _loop(
-    robot: Robot,
-    supervisor: Supervisor,
-    walker: Walker,
-    operator: Operator,
-    duration: float,
-    log: LogWriter | None,
-) -> DeployReport:
-    dt = walker.dt
-    loop = RateLoop(1.0 / dt)
-    active_since: float | None = None
-    faulted_at: float | None = None
-    seconds, errors, speeds, policy_times, fell = 0.0, [], [], [], False
-    ended = ""
-    robot.activate()
-    for tick in loop:
-        now = time.monotonic()
-        operator.poll()
-        state: RobotState | None = None
-        target, lost = None, False
+def _run(control: Control, loop: RateLoop, operator: Operator, granted: Realtime) -> None:
+    """The loop in a thread of its own; this one is its guard, and listens to the operator.
+
+    Returns when it is over, even if the policy never answers: its thread is then left behind.
+    """
+    failed: list[BaseException] = []
+
+    def work() -> None:
         try:
-            state = robot.read()
-        except RobotError as error:
-            supervisor.fault(f"connection lost: {error}")
-            lost = True
-        if tick == 0 and state is not None:
-            supervisor.start(now, state)
-        if operator.stop_reason is not None:
-            supervisor.fault(operator.stop_reason)
-        elif operator.end:
-            supervisor.stop("ended by key")
-        acts = supervisor.mode is Mode.ACTIVE and state is not None
-        if acts and state is not None:
-            active_since = now if active_since is None else active_since
-            if now - active_since >= duration:
-                supervisor.stop("finished")
-                acts = False
-            else:
-                try:
-                    target = walker.target(state)
-                except (RuntimeError, ValueError) as error:
-                    supervisor.fault(str(error))
-        sent = supervisor.update(time.monotonic(), state, target)
-        try:
-            robot.write(_command(sent, tick))
-        except RobotError as error:
-            supervisor.fault(f"connection lost: {error}")
-            lost = True
-        if acts and state is not None:
-            seconds += dt
-            speed = state.base_velocity[:2]
-            errors.append(float(np.hypot(*(speed - walker.command[:2]))))
-            speeds.append(float(np.hypot(*speed)))
-            upright = -projected_gravity(state.orientation[None])[0, 2]
-            fell |= bool(upright < 0.5 or state.base_height < 0.15)
-            if walker.last.get("seconds") is not None:
-                policy_times.append(walker.last["seconds"])
-        if log is not None:
-            status = {"mode": supervisor.mode, "reason": supervisor.reason,
-                      "late": float(loop.lateness_last)}  # fmt: skip
-            log.tick(now, tick, state, sent, walker.last if acts else None, status)
-        ended = supervisor.reason or ended
-        if supervisor.mode is Mode.FAULT and faulted_at is None:
-            faulted_at = now
-        done = supervisor.mode is Mode.OFF and tick > 0
-        damped = faulted_at is not None and now - faulted_at >= supervisor.thresholds.damp
-        if done or damped or lost:
-            break
-    return DeployReport(
-        seconds=seconds,
-        distance=float(np.sum(speeds)) * dt,
-        velocity_error_mean=float(np.mean(errors)) if errors else float("nan"),
-        fell=fell,
-        fault=supervisor.reason if supervisor.mode is Mode.FAULT else None,
-        ended=ended,
-        ticks=len(loop.lateness),
-        missed=loop.missed(),
-        lateness_ms=percentiles(loop.lateness),
-        policy_ms=percentiles(np.array(policy_times)),
-        log=None,
-        log_error=None,
-    )
+            granted.enter()
+            for _ in loop:
+                control.tick(loop.deadline, loop.lateness_last)
+                if control.over:
+                    break
+        except BaseException as error:
+            control.supervisor.fault(f"control loop: {type(error).__name__}: {error}")
+            failed.append(error)
+            control.over = True
 
-
-def _command(sent: SafeCommand, tick: int) -> RobotCommand:
-    return RobotCommand(
-        time.monotonic(), tick, sent.position, sent.velocity, sent.kp, sent.kd, sent.torque
-    )
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection takes milliseconds; reference counts suffice for the length of a loop."""
-    was = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    loop.start = time.monotonic()
+    worker = threading.Thread(target=work, name="control loop", daemon=True)
+    guard = RateLoop(1 / loop.period, start=loop.start + 0.5 * loop.period, spin=0.0)
+    granted.enter(above=1)
     try:
-        yield
+        worker.start()
+        for _ in guard:
+            operator.poll()
+            control.operator_ends |= operator.end
+            control.stand_in(loop.period * 0.5 + guard.lateness_last)
+            if control.over:
+                break
     finally:
-        gc.unfreeze()
-        if was:
-            gc.enable()
+        control.over = True
+        granted.leave()
+        worker.join(0.5)
+    if failed:
+        raise failed[0]

@@ -1,7 +1,8 @@
 """The log of a deployment: MCAP with JSON messages, readable by Foxglove and by `read_log`.
 
-/state, /command, /policy and /status each hold one message per tick of the control loop. Chunks
-are written every second, so a process that is killed leaves all but its last one.
+/state, /command and /status each hold one message per tick of the control loop, /policy one per
+action, /timing one at the end. Chunks are written every second, so a process that is killed leaves
+all but its last one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -22,11 +24,15 @@ from motoric.control.supervisor import SafeCommand
 from motoric.hardware.robot import Array, RobotState
 
 CHUNK = 128 * 1024  # bytes
+WAITING = 30_000  # ticks held in memory for a slow disk: a minute at 500 Hz
+NOT_FINITE = re.compile(r"NaN|-?Infinity")
 TOPICS = {
     "/state": "measured: joints rad, rad/s, N m; base in SI units, quaternion (w, x, y, z)",
     "/command": "sent to the motors: rad, rad/s, N m/rad, N m s/rad, N m",
     "/policy": "observation, action, velocity command; seconds is null where it was late",
     "/status": "mode of the supervisor, its reason, lateness of the tick in s",
+    "/timing": "lateness of the loop, time of the policy and of its ticks: percentiles in ms, "
+    "and how many were below each of below_s and not below the one before",
 }
 
 
@@ -37,7 +43,8 @@ class LogError(ValueError):
 class LogWriter:
     """Writes from a thread of its own, so that a slow disk never delays the control loop.
 
-    A disk error ends the log, not the deployment: `error` says what happened.
+    A disk error, or a disk too slow for a minute, ends the log, not the deployment: `error` says
+    what happened.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
@@ -46,8 +53,7 @@ class LogWriter:
         except OSError as error:
             raise LogError(f"log {path}: {error.strerror}") from None
         self.error: str | None = None
-        self._queue: queue.SimpleQueue[tuple[str, float, dict[str, Any]] | None]
-        self._queue = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[float, dict[str, Any]] | None] = queue.SimpleQueue()
         self._offset = time.time() - time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(metadata,), daemon=True)
         self._thread.start()
@@ -61,19 +67,31 @@ class LogWriter:
         policy: dict[str, Any] | None,
         status: dict[str, Any],
     ) -> None:
-        """One tick of the loop at `now`, s on the monotonic clock. Returns at once."""
-        if state is not None:
-            self._queue.put(("/state", now, {"tick": tick, **vars(state)}))
-        self._queue.put(("/command", now, {"tick": tick, **vars(sent)}))
-        if policy is not None:
-            self._queue.put(("/policy", now, {"tick": tick, **policy}))
-        self._queue.put(("/status", now, {"tick": tick, **status}))
+        """One tick of the loop at `now`, s on the monotonic clock. Returns at once.
+
+        What is given must not be changed afterwards.
+        """
+        messages = {"/state": state, "/command": sent, "/policy": policy, "/status": status}
+        self._put(now, {"tick": tick, **messages})
+
+    def timing(self, content: dict[str, Any]) -> None:
+        """What the whole deployment took, at its end."""
+        self._put(time.monotonic(), {"tick": -1, "/timing": content})
+
+    def _put(self, now: float, messages: dict[str, Any]) -> None:
+        if self.error is None:
+            if self._queue.qsize() < WAITING:
+                self._queue.put((now, messages))
+            else:
+                self.error = f"log: the disk is too slow, {WAITING} ticks are waiting"
 
     def close(self) -> None:
         """Finish the file. Safe to call more than once."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(10.0)
+            if self._thread.is_alive():
+                self.error = self.error or "log: the disk takes nothing"
 
     def _run(self, metadata: dict[str, str]) -> None:
         try:
@@ -87,10 +105,12 @@ class LogWriter:
                 channels[topic] = writer.register_channel(topic, "json", identity)
             flushed = time.monotonic()
             while (item := self._queue.get()) is not None:
-                topic, now, message = item
+                now, messages = item
                 stamp = int((now + self._offset) * 1e9)
-                data = json.dumps(message, default=_plain).encode()
-                writer.add_message(channels[topic], stamp, data, stamp)
+                tick = messages.pop("tick")
+                for topic, content in messages.items():
+                    if content is not None:
+                        writer.add_message(channels[topic], stamp, _json(tick, content), stamp)
                 if now - flushed >= 1.0:
                     writer.flush()
                     flushed = now
@@ -100,6 +120,15 @@ class LogWriter:
         finally:
             with contextlib.suppress(OSError):  # what the full disk did not take
                 self._file.close()
+
+
+def _json(tick: int, content: Any) -> bytes:
+    """A message. JSON has no NaN: what was not measured is null."""
+    values = content if isinstance(content, dict) else vars(content)
+    text = json.dumps({"tick": tick, **values}, default=_plain)
+    if ("NaN" in text or "Infinity" in text) and "reason" not in values:
+        text = NOT_FINITE.sub("null", text)
+    return text.encode()
 
 
 def _plain(value: Any) -> Any:
@@ -114,7 +143,8 @@ class Log:
 
     times [T], s from the first; position, velocity, torque [T, J] measured; orientation [T, 4];
     base_velocity [T, 3], base_height [T] (NaN where not measured); target [T, J] sent;
-    status, reason [T]; command [T, 3], the velocity asked for; metadata: robot, task, rate, ...
+    status, reason [T]; command [T, 3], the velocity asked for, NaN in ticks before the policy acts
+    metadata: robot, task, rate, ...; timing: as `LogWriter.timing` got it, None where it is missing
     """
 
     robot: str
@@ -131,6 +161,7 @@ class Log:
     reason: list[str]
     command: Array
     metadata: dict[str, str]
+    timing: dict[str, Any] | None
 
 
 def read_log(path: Path | str) -> Log:
@@ -139,13 +170,16 @@ def read_log(path: Path | str) -> Log:
     found: dict[str, dict[int, dict[str, Any]]] = {topic: {} for topic in TOPICS}
     stamps: dict[int, int] = {}
     metadata: dict[str, str] = {}
+    timing: dict[str, Any] | None = None
     try:
         with open(path, "rb") as file:
             try:
                 reader = NonSeekingReader(file)
                 for _, channel, message in reader.iter_messages(log_time_order=False):
-                    if channel.topic in found:
-                        content = json.loads(message.data)
+                    content = json.loads(message.data)
+                    if channel.topic == "/timing":
+                        timing = content
+                    elif channel.topic in found:
                         found[channel.topic][content["tick"]] = content
                         stamps[content["tick"]] = message.log_time
             except Exception as error:  # cut off or damaged: parsers raise what they will
@@ -164,7 +198,12 @@ def read_log(path: Path | str) -> Log:
         none = np.full_like(np.asarray(like[key], np.float64), np.nan) if key in like else np.nan
         return np.array([found[topic].get(t, {}).get(key, none) for t in ticks], np.float64)
 
-    nothing = {"command": [np.nan] * 3}
+    command, last = np.full((len(ticks), 3), np.nan), -1
+    for i, tick in enumerate(ticks):  # the policy acts at some ticks, its command holds until then
+        if tick in found["/policy"]:
+            last = tick
+        if last >= 0 and found["/status"][tick]["mode"] == "active":
+            command[i] = found["/policy"][last]["command"]
     return Log(
         robot=metadata.get("robot", ""),
         times=np.array([(stamps[t] - stamps[ticks[0]]) * 1e-9 for t in ticks]),
@@ -178,8 +217,9 @@ def read_log(path: Path | str) -> Log:
         kp=series("/command", "kp"),
         status=[found["/status"][t]["mode"] for t in ticks],
         reason=[found["/status"][t]["reason"] for t in ticks],
-        command=np.array([found["/policy"].get(t, nothing)["command"] for t in ticks], np.float64),
+        command=command,
         metadata=metadata,
+        timing=timing,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,11 @@ class Term:
 def projected_gravity(orientation: Array) -> Array:
     """Unit vector of gravity in the base frame, [N, 3]; (0, 0, -1) when upright."""
     w, x, y, z = orientation.T
-    return np.stack([2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1], axis=-1)
+    gravity = np.empty((len(orientation), 3))
+    gravity[:, 0] = 2 * (w * y - x * z)
+    gravity[:, 1] = -2 * (w * x + y * z)
+    gravity[:, 2] = 2 * (x * x + y * y) - 1
+    return gravity
 
 
 def is_moving(command: Array) -> NDArray[np.bool_]:
@@ -62,7 +67,10 @@ def gait_clock(measured: Measured) -> Array:
     """Sine and cosine of the gait phase, zero when standing is commanded, [N, 2]."""
     angle = 2 * np.pi * measured.phase
     moving = is_moving(measured.command)
-    return np.stack([np.sin(angle) * moving, np.cos(angle) * moving], axis=-1)
+    clock = np.empty((len(angle), 2))
+    clock[:, 0] = np.sin(angle) * moving
+    clock[:, 1] = np.cos(angle) * moving
+    return clock
 
 
 TERMS: dict[str, Callable[[Measured], Array]] = {
@@ -93,5 +101,11 @@ def observe(terms: tuple[Term, ...], measured: Measured) -> NDArray[np.float32]:
             raise ValueError(
                 f"observation term {term.name!r}: size {value.shape[-1]}, expected {term.size}"
             )
-        parts.append(value * term.scale)
-    return np.concatenate(parts, axis=-1, dtype=np.float32)
+        parts.append(value)
+    return (np.concatenate(parts, axis=-1) * _scales(terms)).astype(np.float32)
+
+
+@cache
+def _scales(terms: tuple[Term, ...]) -> Array:
+    """What each number of the observation is multiplied by."""
+    return np.repeat([float(term.scale) for term in terms], [term.size for term in terms])

@@ -90,9 +90,14 @@ class RobotCommand:
 
 
 class Robot(ABC):
-    """One robot in real time. A driver implements these six methods and nothing else."""
+    """One robot in real time. A driver implements these six methods and nothing else.
+
+    loop_rate: how often it wants to be read and commanded, Hz; the control loop runs at the
+        multiple of the policy's rate nearest to it. None: once per action of the policy.
+    """
 
     spec: RobotSpec
+    loop_rate: float | None = None
 
     @abstractmethod
     def configure(self) -> None:

@@ -27,6 +27,8 @@ class SimRobot(Robot):
     damaged counts packets with a wrong checksum.
     """
 
+    loop_rate = 500.0
+
     def __init__(self, spec: RobotSpec = GO2, faults: bool = False, engine: str = "mujoco") -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")

@@ -100,6 +100,8 @@ class UnitreeRobot(Robot):
     damaged: states dropped for their checksum
     """
 
+    loop_rate = 500.0
+
     def __init__(
         self,
         spec: RobotSpec,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from motoric.configs import schema
+from motoric.control.loop import EDGES
 from motoric.hardware.bundle import Bundle, find_bundle
 from motoric.hardware.deploy import DeployReport, deploy
 from motoric.hardware.drivers import make_robot
@@ -31,28 +32,42 @@ def deploy_run(
     log.parent.mkdir(exist_ok=True)
     try:
         report = deploy(
-            Bundle.load(path, robot.spec), robot, settings.duration, settings.command, log, keys
-        )
+            Bundle.load(path, robot.spec), robot, settings.duration, settings.command, log, keys,
+            settings.loop_rate, settings.realtime, settings.dry_run,
+        )  # fmt: skip
     except (ValueError, RobotError) as error:
         raise UserError(str(error).split("\n")[0]) from None
     finally:
         robot.close()
     for name, value in rows(report).items():
         say(f"  {name:<15} {value}")
+    for line in timing_table(report):
+        say(f"  {line}")
     say(f"log: {log} (motoric replay {log})")
     return report
 
 
 def rows(report: DeployReport) -> dict[str, str]:
     """A report as a short table."""
-    late, policy = report.lateness_ms, report.policy_ms
-    result = {
-        "walked": f"{report.seconds:.1f} s, {_measured(report.distance, '.2f', 'm')}",
-        "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
-        "fell": "yes" if report.fell else "no",
-        "loop lateness": f"{late['p50']:.2f} ms median, {late['p99']:.2f} ms p99, "
-        f"{late['max']:.2f} ms worst; {report.missed} of {report.ticks} over 1 ms",
-        "policy time": f"{policy['p50']:.2f} ms median, {policy['p99']:.2f} ms p99",
+    share = report.missed / max(report.ticks, 1)
+    if report.dry_run:
+        result = {
+            "dry run": f"{report.seconds:.1f} s under the policy, nothing was sent",
+            "would ask for": f"at most {report.asked_torque:.0%} of a motor's torque, targets "
+            f"at most {report.asked_move:.2f} rad from the joints",
+        }
+    else:
+        result = {
+            "walked": f"{report.seconds:.1f} s, {_measured(report.distance, '.2f', 'm')}",
+            "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
+            "fell": "yes" if report.fell else "no",
+        }
+    result |= {
+        "control loop": f"{report.loop_rate:g} Hz; {report.missed} of {report.ticks} ticks "
+        f"({share:.2%}) more than 1 ms late; {report.realtime}",
+        "lateness": _milliseconds(report.lateness_ms),
+        "policy": _milliseconds(report.policy_ms),
+        "policy tick": _milliseconds(report.tick_ms),
     }
     if report.fault is not None:
         result["fault"] = report.fault
@@ -63,6 +78,33 @@ def rows(report: DeployReport) -> dict[str, str]:
 
 def _measured(value: float, form: str, unit: str) -> str:
     return f"{value:{form}} {unit}" if math.isfinite(value) else "not measured"
+
+
+def _milliseconds(found: dict[str, float]) -> str:
+    return (
+        f"{found['p50']:.3f} ms median, {found['p99']:.3f} p99, {found['p99.9']:.3f} p99.9, "
+        f"{found['max']:.3f} worst"
+    )
+
+
+def timing_table(report: DeployReport) -> list[str]:
+    """Histograms of lateness, policy and policy tick side by side, a line for each time."""
+    columns = list(report.histograms.values())
+    used = [i for i in range(len(EDGES)) if any(column[i] for column in columns)]
+    if not used:
+        return []
+    lines = [f"{'':<15} " + "".join(f"{name:<22}" for name in report.histograms)]
+    for i in range(used[0], used[-1] + 1):
+        edge = f"< {EDGES[i] * 1e3:g} ms" if i + 1 < len(EDGES) else f">= {EDGES[i - 1] * 1e3:g} ms"
+        cells = (f"{_bar(c[i], sum(c)):<11}{c[i]:>8}   " for c in columns)
+        lines.append(f"{edge:<15} " + "".join(cells).rstrip())
+    return lines
+
+
+def _bar(count: int, total: int) -> str:
+    """Up to ten blocks, in eighths."""
+    eighths = round(80 * count / max(total, 1))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 if __name__ == "__main__":

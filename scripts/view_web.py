@@ -334,7 +334,7 @@ class LogPage:
             (self.velocity, (log.command[:, 0], log.base_velocity[:, 0])),
         ):
             plot.clear()
-            for k in range(first, i + 1):
+            for k in range(first, i + 1, 1 + (i - first) // 300):
                 plot.add(log.times[k], *(c[k] for c in columns))
             plot.show()
         reason = f" · {log.reason[i]}" if log.reason[i] else ""

@@ -31,12 +31,13 @@ def test_target_is_the_nearest_allowed(wish, share, dt):
 
 @given(st.lists(values, min_size=12, max_size=12), st.lists(values, min_size=12, max_size=12))
 def test_torque_stays_within_its_limit_and_is_left_alone_inside(position, velocity):
-    limits, zero = GO2.limits, np.zeros(12)
-    q, dq = np.array(position), np.array(velocity)
-    scale = torque_scale(limits, GO2.stand, zero, GO2.kp, GO2.kd, zero, q, dq)
-    torque = GO2.kp * (GO2.stand - q) - GO2.kd * dq
-    assert (np.abs(scale * torque) <= limits.torque * (1 + 1e-12)).all()
-    assert (scale[np.abs(torque) <= limits.torque] == 1).all()
+    limits, q, dq = GO2.limits, np.array(position), np.array(velocity)
+    scale = torque_scale(limits, GO2.stand, 0.0, GO2.kp, GO2.kd, 0.0, q, dq)
+    for turn in (-1.0, -0.3, 0.0, 0.7, 1.0):  # a joint that stops or is thrown back, too
+        torque = GO2.kp * (GO2.stand - q) - GO2.kd * turn * dq
+        assert (np.abs(scale * torque) <= limits.torque * (1 + 1e-12)).all()
+    inside = np.abs(GO2.kp * (GO2.stand - q)) + np.abs(GO2.kd * dq) <= limits.torque
+    assert (scale[inside] == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_torque_stays_within_its_limit_and_is_left_alone_inside(position, veloci
         ({"velocity": np.zeros(2)}, "limits.velocity: must be positive"),
         ({"torque": np.array([1.0, np.nan])}, "limits.torque"),
         ({"target_rate": np.ones(3)}, "limits.target_rate: shape"),
+        ({"target_rate": np.full(2, 1.1)}, "target_rate: must not be above limits.velocity"),
     ],
 )
 def test_limits_that_make_no_sense(change, words):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from motoric.hardware import deploy as deployment
 from motoric.hardware.bundle import Bundle, BundleError, write_bundle
-from motoric.hardware.deploy import PolicyThread, check_command, deploy
+from motoric.hardware.deploy import check_command, deploy, ticks_per_action
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.go2 import GO2
 from motoric.hardware.log import read_log
@@ -24,7 +24,7 @@ from ..conftest import go2_spec, standing
 class Watched(SimRobot):
     """A simulated robot that keeps what it was sent, and misbehaves at a given moment.
 
-    at: ticks after the policy took over; do: called once, with this robot
+    at: actions after the policy took over; do: called once, with this robot
     """
 
     def __init__(self, at=25, do=None):
@@ -37,7 +37,7 @@ class Watched(SimRobot):
         self.states.append(self._state)
         # active: full stiffness in a standing pose
         self.stiff += bool(command.kp.max() > 0.99 * GO2.kp[0])
-        if self.do is not None and self.stiff == self.at + 60:
+        if self.do is not None and self.stiff == 10 * self.at + 600:
             do, self.do = self.do, None
             do(self)
         super().write(command)
@@ -50,8 +50,9 @@ class Watched(SimRobot):
                 assert np.isfinite(getattr(now, name)).all(), name
             assert (now.position >= limits.lower - 1e-9).all()
             assert (now.position <= limits.upper + 1e-9).all()
+            elapsed = min(now.time - before.time + 0.002, 0.02)
             moved = np.abs(now.position - before.position)
-            assert (moved <= limits.target_rate * 0.02 + 1e-9).all()
+            assert (moved <= limits.target_rate * elapsed + 1e-9).all()
         for state, sent in zip(self.states, self.sent, strict=True):
             if np.isfinite(state.position).all() and np.isfinite(state.velocity).all():
                 torque = sent.kp * (sent.position - state.position) - sent.kd * state.velocity
@@ -126,6 +127,60 @@ def test_a_faulty_policy_ends_safe(bundle_folder, tmp_path, robots, how, words):
     bundle = FaultyBundle(bundle_folder, 30, how)
     report, log = run(bundle, Watched(), tmp_path, robots)
     ends_safe(report, log, words)
+
+
+def busy(action):
+    """Python code that holds the interpreter as long as it can."""
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        pass
+    return action
+
+
+def forever(action):
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("how", [late, busy, forever])
+@pytest.mark.parametrize("rate", [50, 500])
+def test_no_policy_delays_the_supervisor(bundle_folder, tmp_path, robots, how, rate):
+    """Commands go on at their rate while the policy does not answer, and end in the safe one."""
+    robot = Watched()
+    robots(robot)
+    report = deploy(
+        FaultyBundle(bundle_folder, 30, how), robot, 1.5, [0.0] * 3, keys=False, loop_rate=rate
+    )
+    assert "policy late: no action for 0.0" in report.fault
+    times = np.array([c.time for c in robot.sent])
+    stiff = np.array([c.kp.any() for c in robot.sent])
+    fault = int(np.flatnonzero(stiff)[-1]) + 1
+    gaps = np.diff(times[fault - 50 : fault + 25])
+    # Half a period later is the guard's turn; the rest is for a busy machine.
+    assert np.median(gaps) < 1.6 / rate + 0.003
+    assert np.percentile(gaps, 90) < 1.6 / rate + 0.02
+    assert len(robot.sent) - fault > 0.3 * rate  # damped for a second
+
+
+def test_a_late_action_is_used_while_it_is_fresh_and_dropped_after(bundle_folder, robots):
+    """An action after 2 ms is carried out, one after 15 ms is not: its period is 20 ms."""
+    counts = {}
+    for pause in (0.002, 0.015):
+
+        def slow(action, pause=pause):
+            time.sleep(pause)
+            return action + np.float32(0.1)
+
+        robot = Watched()
+        robots(robot)
+        report = deploy(
+            FaultyBundle(bundle_folder, 2, slow), robot, 0.5, [0.0] * 3, keys=False, loop_rate=500
+        )
+        counts[pause] = report, robot
+    report, robot = counts[0.002]
+    assert report.fault is None
+    moved = np.stack([c.position for c in robot.sent]) - GO2.stand
+    assert np.isclose(moved[:, 0], 0.06).sum() > 10
+    assert "policy late" in counts[0.015][0].fault
 
 
 def kill(robot):
@@ -252,25 +307,19 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path):
     pytest.fail("the simulated robot is still running")
 
 
-def test_the_policy_thread_drops_answers_to_old_states(bundle_folder):
-    gate = threading.Event()
+@pytest.mark.parametrize(
+    ("rate", "wished", "robot", "ratio"),
+    [(50, None, None, 1), (50, None, 500, 10), (60, None, 500, 8), (50, None, 10, 1),
+     (50, 500, 100, 10), (50, 50, 500, 1)],
+)  # fmt: skip
+def test_the_loop_runs_at_a_multiple_of_the_policys_rate(rate, wished, robot, ratio):
+    assert ticks_per_action(rate, wished, robot) == ratio
 
-    class Slow(Bundle):
-        def act(self, observation):
-            gate.wait(5)
-            return observation[:, :12] * 1.0
 
-    from motoric.hardware.bundle import read_spec
-
-    policy = PolicyThread(Slow(*read_spec(bundle_folder)))
-    assert policy.act(np.full(47, 1.0, np.float32), 0.01) == (None, None)
-    assert policy.act(np.full(47, 2.0, np.float32), 0.01) == (None, None)
-    gate.set()
-    time.sleep(0.1)
-    action, _ = policy.act(np.full(47, 3.0, np.float32), 1.0)
-    assert action is not None
-    assert (action == 3.0).all()
-    policy.close()
+@pytest.mark.parametrize("wished", [480, 49, 25])
+def test_a_loop_rate_that_is_no_multiple_is_refused(wished):
+    with pytest.raises(ValueError, match=f"loop_rate: {wished} Hz, expected a multiple of"):
+        ticks_per_action(50, wished, 500)
 
 
 @pytest.mark.parametrize(
@@ -337,9 +386,8 @@ def test_observation_of_the_robot_is_that_of_training():
             0.0, 0, motion.position[0], motion.velocity[0], motion.torque[0],
             motion.orientation[0], motion.angular_velocity[0],
         )  # fmt: skip
-        target = walker.target(state)
+        target = walker.target(walker.bundle.act(walker.observe(state))[0])
         np.testing.assert_allclose(seen[-1], wanted[0], atol=1e-6)
         np.testing.assert_allclose(target, GO2.stand + task.action_scale * action, atol=1e-6)
         wanted, _, ended, _, _ = env.step(action[None])
         assert not ended.any()
-    walker.policy.close()

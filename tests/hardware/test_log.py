@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -46,6 +48,7 @@ def test_what_is_written_is_read(tmp_path):
     assert np.isnan(log.command[9]).all()
     np.testing.assert_array_equal(log.command[10], [0.5, 0.0, 0.1])
     assert log.status[0] == "active"
+    assert log.timing is None
 
 
 def test_any_mcap_tool_reads_it(tmp_path):
@@ -55,7 +58,8 @@ def test_any_mcap_tool_reads_it(tmp_path):
         summary = reader.get_summary()
         assert summary is not None
         topics = {c.topic: c.message_encoding for c in summary.channels.values()}
-        assert topics == dict.fromkeys(("/state", "/command", "/policy", "/status"), "json")
+        kinds = ("/state", "/command", "/policy", "/status", "/timing")
+        assert topics == dict.fromkeys(kinds, "json")
         counts = {}
         for schema, channel, message in reader.iter_messages():
             assert schema.encoding == "jsonschema"
@@ -133,3 +137,47 @@ def test_an_existing_log_is_never_overwritten(tmp_path):
     write(tmp_path / "log.mcap", 3)
     with pytest.raises(LogError, match="exists"):
         LogWriter(tmp_path / "log.mcap", {})
+
+
+def test_what_was_not_measured_is_null_in_json(tmp_path):
+    log = LogWriter(tmp_path / "log.mcap", {"robot": "go2"})
+    state = RobotState(0.0, 1, *np.zeros((3, 12)), np.ones(4), np.ones(3))
+    state.velocity[3] = -np.inf
+    status = {"mode": "fault", "reason": "action: NaN, [NaN]", "late": 0.0}
+    log.tick(0.0, 0, state, SafeCommand(*np.zeros((5, 12))), None, status)
+    log.timing({"ticks": 1})
+    log.close()
+    with open(tmp_path / "log.mcap", "rb") as file:
+        texts = [m.data.decode() for _, _, m in make_reader(file).iter_messages()]
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for text in texts:
+        json.loads(text, parse_constant=refuse)
+    read = read_log(tmp_path / "log.mcap")
+    assert np.isnan(read.base_velocity).all()
+    assert np.isnan(read.base_height).all()
+    assert np.isnan(read.velocity[0, 3])
+    assert read.timing == {"tick": -1, "ticks": 1}
+
+
+def test_a_disk_that_takes_nothing_does_not_fill_the_memory(tmp_path, monkeypatch):
+    stuck = threading.Event()
+
+    class Disk(io.BytesIO):
+        def write(self, data):
+            stuck.wait()
+            return super().write(data)
+
+    monkeypatch.setattr("builtins.open", lambda *a, **k: Disk())
+    log = LogWriter(tmp_path / "log.mcap", {"robot": "go2"})
+    monkeypatch.undo()
+    monkeypatch.setattr("motoric.hardware.log.WAITING", 50)
+    status = {"mode": "off", "reason": "", "late": 0.0}
+    for tick in range(100):
+        log.tick(time.monotonic(), tick, None, SafeCommand(*np.zeros((5, 12))), None, status)
+    assert log.error == "log: the disk is too slow, 50 ticks are waiting"
+    assert log._queue.qsize() == 50
+    stuck.set()
+    log.close()
