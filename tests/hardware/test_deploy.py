@@ -106,6 +106,41 @@ def test_it_rises_stands_and_lies_down(bundle_folder, tmp_path, robots):
     np.testing.assert_array_equal(log.target[5], robot.sent[5].position)
 
 
+def test_the_log_ends_with_the_times(bundle_folder, tmp_path, robots):
+    report, log = run(Bundle.load(bundle_folder), Watched(), tmp_path, robots, 0.5)
+    assert log.timing is not None
+    assert log.timing["ticks"] == report.ticks == sum(report.histograms["lateness"])
+    assert log.timing["histograms"] == report.histograms
+    assert sum(report.histograms["policy"]) == pytest.approx(25, abs=3)
+    assert report.loop_rate == log.timing["loop_rate"] == 500
+
+
+def test_a_dry_run_sends_nothing(bundle_folder, tmp_path, robots):
+    """Motors stay off, the policy acts on what is measured, the log has what it would send."""
+
+    class Untouchable(Watched):
+        def refuse(self, *arguments):
+            raise AssertionError("a dry run commands nothing")
+
+        activate = write = deactivate = refuse
+
+    robot = Untouchable()
+    robots(robot)
+    report = deploy(
+        Bundle.load(bundle_folder), robot, 0.5, [0.0] * 3, tmp_path / "log.mcap", keys=False,
+        dry_run=True,
+    )  # fmt: skip
+    assert report.dry_run
+    assert report.fault is None
+    assert report.ended == "finished"
+    assert report.seconds == pytest.approx(0.5, abs=0.1)
+    assert report.asked_move > 0.3  # it lies, the policy stands
+    log = read_log(tmp_path / "log.mcap")
+    assert log.metadata["dry_run"] == "true"
+    assert log.base_height.max() < 0.15
+    assert log.kp[np.array(log.status) == "active"].any()
+
+
 def nan(action):
     return action * np.nan
 
