@@ -173,6 +173,7 @@ class Env:
     id: str | None = doc(None, "Gymnasium id")
     task: str | None = doc(None, "one of our batched tasks")
     num_envs: int = doc(1, "environments stepped together", COUNT)
+    num_threads: int = doc(0, "cores for our batched simulation; 0: all", NOT_NEGATIVE)
     engine: str | None = doc(None, "physics of a task: mujoco or pybullet; null: mujoco", ENGINES)
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "arguments of the task or of gymnasium.make"}

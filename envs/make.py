@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -12,22 +13,31 @@ from stable_baselines3.common.vec_env import VecEnv
 
 
 def make_vec(
-    name: str, num_envs: int, seed: int, engine: str | None = None, **options: Any
+    name: str,
+    num_envs: int,
+    seed: int,
+    engine: str | None = None,
+    num_threads: int = 0,
+    **options: Any,
 ) -> VecEnv:
     """A `VecEnv` of a task (by its name) or of any Gymnasium environment (by its id).
 
     engine: of a task's physics, MuJoCo unless given
+    num_threads: that step a task's simulation, 0: one per core
     options: fields of the task, or keyword arguments of `gymnasium.make`.
     Raises ValueError for an unknown name, naming what there is.
     """
     if name in TASKS:
         task = make_task(name, options)
-        return BatchedVecEnv(task, num_envs, seed, engine=engine or "mujoco")
+        return BatchedVecEnv(task, num_envs, seed, num_threads, engine or "mujoco")
     if engine is not None:
         raise ValueError(f"env.engine: {engine!r}, but {name} is not one of our tasks")
+    module, _, known = name.rpartition(":")  # as in gymnasium.make("module:Id-v0")
     try:
-        gym.spec(name)
-    except gym.error.Error as error:
+        if module:
+            import_module(module)
+        gym.spec(known)
+    except (gym.error.Error, ImportError) as error:
         raise ValueError(
             f"env: {name!r} is neither a task ({', '.join(TASKS)}) nor a Gymnasium id: {error}"
         ) from None

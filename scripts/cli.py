@@ -23,6 +23,7 @@ EXAMPLES = {
         "policy=dsac_t env=half_cheetah seed=1 total_steps=300000",
         "policy=sac env=gym id=Ant-v5",
         "-m policy=dsac_t,sac env=hopper seed=1,2,3",
+        "-m hydra/launcher=ray policy=sac env=hopper seed=1,2,3",
         "resume=runs/DIR",
     ),
     "evaluate": ("run=runs/DIR episodes=20", "run=runs/DIR viewer=web"),

@@ -144,7 +144,8 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
             parent = key.rpartition(".")[0]
             names = [k for k in _named(command, overrides) if k.rpartition(".")[0] == parent]
             near = difflib.get_close_matches(key, names, 1)
-            hint = f", did you mean {near[0]}?" if near else f", expected one of {', '.join(names)}"
+            hint = f", expected one of {', '.join(names)}" if names else ""
+            hint = f", did you mean {near[0]}?" if near else hint
             return f"{key}: no such key{hint}"
         reason = str(cause).split("\n")[0]
         return f"{key}: {given[0]!r}: {reason}" if given else f"{key}: {reason}"

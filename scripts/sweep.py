@@ -8,18 +8,23 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from motoric.configs import schema
 from motoric.scripts import config
 from motoric.scripts.config import UserError
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 
 def job(values: DictConfig) -> None:
@@ -31,6 +36,10 @@ def job(values: DictConfig) -> None:
     OmegaConf.resolve(values)
     settings = config.typed(OmegaConf.to_object(values))
     settings = dataclasses.replace(settings, run=str(folder / "run"))
+    cores = int(hydra.launcher.get("num_cpus") or 0)
+    if cores:  # its share of the node, for what was left to choose
+        settings.torch_threads = settings.torch_threads or cores
+        settings.env.num_threads = settings.env.num_threads or cores
     from motoric.scripts.train import train
 
     result: dict[str, Any]
@@ -43,7 +52,7 @@ def job(values: DictConfig) -> None:
             "best_return": done.best_return, "last": done.evaluation,
         }  # fmt: skip
         if stopped is not None:
-            result["error"] = f"stopped by signal {stopped}; motoric train resume={done.folder}"
+            result |= {"error": f"stopped by signal {stopped}", "stopped": stopped}
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}".split("\n")[0]}
     (folder / "result.json").write_text(json.dumps(told | result, indent=1))
@@ -63,9 +72,13 @@ def run(overrides: list[str], say: Callable[[str], None]) -> int:
         raise UserError(config.explain("train", own, error)) from None
     for one in jobs:
         config.load("train", list(one))
+    launcher = _launcher([o for o in overrides if o not in own])
+    if launcher.get("_target_", "").startswith("hydra_plugins.motoric_ray."):
+        from motoric.scripts import ray_trials
+
+        say(ray_trials.connect(launcher.address, launcher.num_cpus, launcher.num_gpus))
     folder = Path("runs") / "sweeps" / time.strftime("%Y%m%d-%H%M%S")
     say(f"sweep of {len(jobs)} trainings in {folder}")
-    schema.register()
     sys.argv = [
         "motoric train", "--multirun", *overrides,
         f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=.", "hydra.output_subdir=null",
@@ -79,20 +92,57 @@ def run(overrides: list[str], say: Callable[[str], None]) -> int:
             )(job)()
     except KeyboardInterrupt:
         interrupted = True
-    failed = 0
-    for number, one in enumerate(jobs):
+    results = []
+    for number in range(len(jobs)):
         path = folder / f"job_{number}" / "result.json"
-        result = json.loads(path.read_text()) if path.exists() else {"error": "not run"}
-        failed += "error" in result
-        text = (
-            f"failed: {result['error']}"
-            if "error" in result
-            else (
-                f"{result['steps']:,} steps, {result['seconds']:.0f} s, "
-                f"best return {result['best_return']:.1f}"
-            )
-        )
-        say(f"{folder / f'job_{number}'}  {' '.join(one)}  {text}")
+        results.append(json.loads(path.read_text()) if path.exists() else {"error": "not run"})
+    for number, (one, result) in enumerate(zip(jobs, results, strict=True)):
+        say(f"{folder / f'job_{number}'}  {' '.join(one)}  {_told(result, folder, number)}")
+    for line in _over_seeds(jobs, results):
+        say(line)
     if interrupted:
         raise KeyboardInterrupt
-    return 1 if failed else 0
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _launcher(overrides: list[str]) -> DictConfig:
+    """The launcher's checked configuration, under the overrides of `hydra`."""
+    plugin = import_module("hydra_plugins.motoric_ray")  # makes hydra/launcher=ray known
+    schema.register()
+    with initialize_config_module("motoric.configs", version_base="1.3"):
+        Plugins.instance().register(plugin.RayLauncher)
+        try:
+            launcher = compose("train", overrides, return_hydra_config=True).hydra.launcher
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(config.explain("train", overrides, error)) from None
+    for key, least in (("num_cpus", 1), ("num_gpus", 0)):
+        if launcher.get(key, least) < least:
+            raise UserError(f"hydra.launcher.{key}: {launcher[key]}, expected at least {least}")
+    return launcher
+
+
+def _told(result: dict[str, Any], folder: Path, number: int) -> str:
+    """How one training ended."""
+    if "stopped" in result:
+        return f"{result['error']}; motoric train resume={folder / f'job_{number}' / 'run'}"
+    if "error" in result:
+        return f"failed: {result['error']}"
+    return (
+        f"{result['steps']:,} steps, {result['seconds']:.0f} s, "
+        f"best return {result['best_return']:.1f}"
+    )
+
+
+def _over_seeds(jobs: list, results: list[dict[str, Any]]) -> list[str]:
+    """A line for every combination that was trained with several seeds."""
+    groups: dict[str, list[float]] = {}
+    for one, result in zip(jobs, results, strict=True):
+        if "error" not in result:
+            name = " ".join(o for o in one if not o.startswith("seed="))
+            groups.setdefault(name, []).append(result["best_return"])
+    return [
+        f"{name or 'all'}  {len(values)} seeds: best return {np.mean(values):.1f} "
+        f"± {np.std(values):.1f}, {min(values):.1f} to {max(values):.1f}"
+        for name, values in groups.items()
+        if len(values) > 1
+    ]

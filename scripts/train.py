@@ -145,6 +145,7 @@ def _build(settings: schema.Train) -> BaseAlgorithm:
             settings.env.num_envs,
             settings.seed,
             settings.env.engine,
+            settings.env.num_threads,
             **settings.env.options,
         )
         policy = settings.policy

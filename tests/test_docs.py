@@ -99,6 +99,7 @@ def test_commands_are_understood(line):
     assert name in schema.COMMANDS
     if "-m" in arguments:  # each value of a sweep by itself
         arguments = [a.partition(",")[0] if "[" not in a else a for a in arguments if a != "-m"]
+        arguments = [a for a in arguments if not a.startswith("hydra")]
     _load(name, [a for a in arguments if a != "--help"])
 
 

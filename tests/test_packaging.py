@@ -36,7 +36,9 @@ def test_the_wheel_is_complete(tmp_path):
     wheel, source = build_wheel(tmp_path)
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {
-        f"motoric/{path.relative_to(source)}"
+        f"motoric/{path.relative_to(source)}".replace(
+            "motoric/scripts/hydra_plugins/", "hydra_plugins/motoric_ray/"
+        )
         for folder in FOLDERS
         for path in (source / folder).rglob("*")
         if path.suffix in (".py", ".yaml", ".xml")
