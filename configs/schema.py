@@ -336,6 +336,7 @@ class Simulate:
     robot: Any = MISSING
     viewer: Any = MISSING
     interface: str = doc("lo", "network interface to serve on; lo: this machine only")
+    record: str | None = doc(None, "MCAP file to write: what the motors did in every time step")
 
 
 @dataclass

@@ -44,15 +44,16 @@ class LogWriter:
     """Writes from a thread of its own, so that a slow disk never delays the control loop.
 
     A disk error, or a disk too slow for a minute, ends the log, not the deployment: `error` says
-    what happened.
+    what happened. every: s between two chunks, the most that is lost when the process is killed.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+    def __init__(self, path: Path, metadata: dict[str, str], every: float = 1.0) -> None:
         try:
             self._file: BinaryIO = open(path, "xb")  # noqa: SIM115
         except OSError as error:
             raise LogError(f"log {path}: {error.strerror}") from None
         self.error: str | None = None
+        self._every = every
         self._queue: queue.SimpleQueue[tuple[float, dict[str, Any]] | None] = queue.SimpleQueue()
         self._offset = time.time() - time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(metadata,), daemon=True)
@@ -111,7 +112,7 @@ class LogWriter:
                 for topic, content in messages.items():
                     if content is not None:
                         writer.add_message(channels[topic], stamp, _json(tick, content), stamp)
-                if now - flushed >= 1.0:
+                if now - flushed >= self._every:
                     writer.flush()
                     flushed = now
             writer.finish()

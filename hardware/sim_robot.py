@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from motoric.hardware import packets
@@ -23,16 +24,22 @@ CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machin
 class SimRobot(Robot):
     """A simulated robot; `configure` starts its process, `close` ends it.
 
-    engine: mujoco or pybullet; faults: obey `inject` (tests).
+    engine: mujoco or pybullet; faults: obey `inject` (tests); record: file for what its motors did.
     damaged counts packets with a wrong checksum.
     """
 
     loop_rate = 500.0
 
-    def __init__(self, spec: RobotSpec = GO2, faults: bool = False, engine: str = "mujoco") -> None:
+    def __init__(
+        self,
+        spec: RobotSpec = GO2,
+        faults: bool = False,
+        engine: str = "mujoco",
+        record: str | None = None,
+    ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
-        self.spec, self._faults, self.engine = spec, faults, engine
+        self.spec, self._faults, self.engine, self.record = spec, faults, engine, record
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._decoder = packets.Decoder()
@@ -53,6 +60,10 @@ class SimRobot(Robot):
         ]  # fmt: skip
         if self._faults:
             arguments.append("--faults")
+        if self.record is not None:
+            if Path(self.record).exists():
+                raise RobotError(f"record: {self.record} exists already")
+            arguments += ["--record", self.record]
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )

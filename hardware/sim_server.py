@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import socket
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from motoric.hardware import packets
 from motoric.hardware.drivers import ROBOTS
+from motoric.hardware.recording import Recording
 from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulation import TIMESTEP, Simulation, real_time
 
@@ -65,8 +69,14 @@ def simulate(spec: RobotSpec, engine: str) -> AnySimulation:
     return PyBulletSimulation(spec)
 
 
-def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
-    """Print the port, then simulate; one client at a time."""
+def serve(
+    spec: RobotSpec,
+    allow_faults: bool,
+    engine: str,
+    record: str | None,
+    stop: threading.Event,
+) -> None:
+    """Print the port, then simulate until `stop` is set; one client at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     print(f"port {listener.getsockname()[1]}", flush=True)
@@ -74,7 +84,10 @@ def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
     hello = json.dumps({"robot": spec.name, "joints": spec.joints, "rate": 1 / TIMESTEP}).encode()
     client: socket.socket | None = None
     decoder, state = packets.Decoder(), simulation.state()
+    recording = None if record is None else Recording(record, simulation)
     for _ in real_time(TIMESTEP):
+        if stop.is_set():
+            break
         if client is None:
             try:
                 client, _ = listener.accept()
@@ -89,6 +102,8 @@ def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
             client.close()
             client = None
             simulation.on = False
+        if recording is not None:
+            recording.step()
         simulation.step()
         if simulation.time >= faults.frozen_until:
             state = simulation.state()
@@ -101,6 +116,8 @@ def serve(spec: RobotSpec, allow_faults: bool, engine: str = "mujoco") -> None:
                 client.close()
                 client = None
                 simulation.on = False
+    if recording is not None:
+        recording.close()
 
 
 def _receive(
@@ -136,28 +153,31 @@ def _receive(
     return True
 
 
-def _end_with_parent() -> None:
+def _end_with_parent() -> threading.Event:
+    """Set when standard input closes; should the simulation hang, the process ends all the same."""
+    stop = threading.Event()
+
     def wait() -> None:
         sys.stdin.buffer.read()
-        import os
-
+        stop.set()
+        time.sleep(1.0)
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+    return stop
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("robot", choices=sorted(n for n, r in ROBOTS.items() if r.mjcf))
     parser.add_argument("--faults", action="store_true", help="obey injected faults (tests)")
+    parser.add_argument("--record", help="file for what the motors did")
     parser.add_argument("--engine", choices=("mujoco", "pybullet"), default="mujoco")
     arguments = parser.parse_args()
-    import signal
-
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C is the operator's, not the robot's
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent()
-    serve(ROBOTS[arguments.robot], arguments.faults, arguments.engine)
+    stop = _end_with_parent()
+    serve(ROBOTS[arguments.robot], arguments.faults, arguments.engine, arguments.record, stop)
 
 
 if __name__ == "__main__":

@@ -54,12 +54,20 @@ class Motors:
     def take(self, command: RobotCommand) -> None:
         self.command, self.commanded_at = command, self.time
 
+    @property
+    def mode(self) -> str:
+        """off, damped or commanded."""
+        if not self.on:
+            return "off"
+        silent = self.command is None or self.time - self.commanded_at > WATCHDOG
+        return "damped" if silent else "commanded"
+
     def law(self) -> tuple[Array, Array, Array, Array]:
         """kp, kd, target and offset [J] of the torque kp (target - q) - kd dq + offset."""
-        zero, command = np.zeros(len(self.spec.joints)), self.command
-        if not self.on:
+        zero, command, mode = np.zeros(len(self.spec.joints)), self.command, self.mode
+        if mode == "off":
             return zero, zero, zero, zero
-        if command is None or self.time - self.commanded_at > WATCHDOG:
+        if mode == "damped" or command is None:
             return zero, np.full(len(zero), DAMPING), zero, zero
         offset = command.kd * command.velocity + command.torque
         return command.kp, command.kd, command.position, offset

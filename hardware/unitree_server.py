@@ -22,6 +22,7 @@ import numpy as np
 from motoric.hardware import unitree_messages as messages
 from motoric.hardware import unitree_rpc as rpc
 from motoric.hardware.dds import Dds
+from motoric.hardware.recording import Recording
 from motoric.hardware.robot import RobotCommand, RobotSpec
 from motoric.hardware.simulation import Simulation, real_time
 from motoric.hardware.unitree import GO2_WIRE, Wire
@@ -89,6 +90,7 @@ class SimulatedUnitree:
 
     battery: %; temperature: of the motors above that of the air, degrees Celsius
     corrupt: share of states whose checksum is wrong (tests)
+    record: file for what its motors did
     damaged, ignored: commands dropped for their checksum; because the service was active
     """
 
@@ -101,6 +103,7 @@ class SimulatedUnitree:
         temperature: int = AMBIENT,
         corrupt: float = 0.0,
         releases: bool = True,
+        record: str | None = None,
     ) -> None:
         from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_, SportModeState_
 
@@ -120,6 +123,7 @@ class SimulatedUnitree:
             rpc.Server(dds, rpc.MOTION_SWITCHER, "1.0.0.1", self.service.switch),
             rpc.Server(dds, rpc.SPORT, "1.0.0.1", self._sport),
         )
+        self._recording = None if record is None else Recording(record, self.simulation)
 
     def _sport(self, api: int, parameter: dict[str, Any]) -> tuple[int, str]:
         return self.service.sport(self.simulation.data.time, self.simulation.data.qpos[7:], api)
@@ -135,10 +139,18 @@ class SimulatedUnitree:
             wish = self.service.command(simulation.data.time)
             simulation.command = wish
             simulation.commanded_at = simulation.data.time
+        if self._recording is not None:
+            name = self.service.name
+            self._recording.step(f"motion service: {name}" if name else "")
         simulation.step()
         self._states.write(self._low_state())
         if simulation.steps % 5 == 0:
             self._sport_states.write(self._sport_state())
+
+    def close(self) -> None:
+        """Finish the recording."""
+        if self._recording is not None:
+            self._recording.close()
 
     def _take_command(self) -> None:
         for data in self._commands.take():
@@ -221,10 +233,13 @@ class SimulatedUnitree:
 
 def run(robot: SimulatedUnitree, stop: threading.Event) -> None:
     """Simulate in real time until `stop` is set."""
-    for _ in real_time(TIMESTEP):
-        if stop.is_set():
-            return
-        robot.step()
+    try:
+        for _ in real_time(TIMESTEP):
+            if stop.is_set():
+                return
+            robot.step()
+    finally:
+        robot.close()
 
 
 def main() -> None:

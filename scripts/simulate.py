@@ -9,6 +9,7 @@ from importlib import import_module
 
 from motoric.configs import schema
 from motoric.hardware.drivers import ROBOTS, SIMULATED
+from motoric.hardware.log import LogError
 from motoric.scripts.config import UserError
 
 
@@ -25,13 +26,13 @@ def simulate(settings: schema.Simulate, say: Callable[[str], None] = print) -> N
     try:
         module = import_module(SIMULATED[name][0])
         robot = getattr(module, SIMULATED[name][1])(
-            ROBOTS[name], settings.interface, int(options["domain"])
+            ROBOTS[name], settings.interface, int(options["domain"]), record=settings.record
         )
     except ImportError as error:
         raise UserError(
             f"robot: {error.name} is missing, pip install 'motoric[train,unitree]'"
         ) from None
-    except RuntimeError as error:
+    except (RuntimeError, LogError) as error:
         raise UserError(str(error)) from None
     say(
         f"simulated {name} on {settings.interface}, DDS domain {options['domain']}: lying, its "
