@@ -31,6 +31,8 @@ from motoric.hardware.observation import Measured, observe, projected_gravity
 from motoric.hardware.robot import Array, Robot, RobotCommand, RobotError, RobotState
 from numpy.typing import NDArray
 
+# Lying down in mid-stride tips a robot over: the policy is brought to a halt first.
+SLOW, STAND = 0.5, 0.5  # s in which its command goes to zero, and for which it then stands
 POLICY_SHARE = 0.5  # of its period; an action that took longer is for a state that has passed
 AXES = ("forward", "left", "turn")
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")  # a stopped process can't damp
@@ -214,6 +216,8 @@ class Walker:
         self._low, self._high = np.array(spec.action_low), np.array(spec.action_high)
         self._action = np.zeros(len(self._scale))
         self._phase = 0.0
+        self._asked = command
+        self._still = np.clip(0.0, spec.command_low, spec.command_high)  # as near as it was trained
 
     def observe(self, state: RobotState) -> NDArray[np.float32]:
         """What the policy sees of a state, [1, O]; the gait clock moves on by one period."""
@@ -229,6 +233,15 @@ class Walker:
         )
         self._phase = (self._phase + self.spec.gait_frequency * self.dt) % 1.0
         return observe(self.spec.terms, measured)
+
+    @property
+    def walks(self) -> bool:
+        """Whether it was asked for anything but to stand still."""
+        return bool((self._asked != self._still).any())
+
+    def slow_down(self, share: float) -> None:
+        """Command this share of the way from what was asked for to standing still."""
+        self.command = self._asked + min(share, 1.0) * (self._still - self._asked)
 
     def target(self, action: NDArray) -> Array:
         """Joint targets, rad, [J], of an action [A] that is carried out: the next one sees it."""
@@ -259,6 +272,7 @@ class Control:
         self._action_due = 0  # number of the loop's deadline
         self._sent = 0
         self._active_since = self._active_until = float("nan")
+        self._halt: tuple[float, str] | None = None  # since when the policy halts, and why
         self._faulted_at: float | None = None
         self.over = False
         self._status = ("", "")  # mode and reason of the last command
@@ -340,7 +354,7 @@ class Control:
             self._lost(f"robot: {_line(error)}")
         if self._sent == 0 and state is not None and self.supervisor.mode is Mode.OFF:
             self.supervisor.start(now, state)
-        if self.operator_ends:
+        if self.operator_ends and self.supervisor.mode is Mode.SOFT_START:
             self.supervisor.stop("ended by key")
         return now, state
 
@@ -350,10 +364,17 @@ class Control:
             return False
         if np.isnan(self._active_since):
             self._active_since = now
-        if now - self._active_since >= self._duration:
-            self.supervisor.stop("finished")
+        over = now - self._active_since >= self._duration
+        if self._halt is None and (over or self.operator_ends):
+            self._halt = now, "ended by key" if self.operator_ends else "finished"
+        if self._halt is None:
+            self._active_until = now
+            return True
+        began, reason = self._halt
+        if not self._walker.walks or now - began >= SLOW + STAND:
+            self.supervisor.stop(reason)
             return False
-        self._active_until = now
+        self._walker.slow_down((now - began) / SLOW)
         return True
 
     def _send(
@@ -388,7 +409,7 @@ class Control:
         if self._log is not None:
             status = {"mode": self._status[0], "reason": self._status[1], "late": late}
             self._log.tick(now, self._sent - 1, state, sent, thought, status)
-        if thought is not None and state is not None:
+        if thought is not None and state is not None and self._halt is None:
             self._account(state, sent)
         self.ended = supervisor.reason or self.ended
         if supervisor.mode is Mode.FAULT and self._faulted_at is None:
@@ -436,7 +457,7 @@ def deploy(
     realtime: str = "auto",
     dry_run: bool = False,
 ) -> DeployReport:
-    """Rise, act for `duration` s, lie down; every command passes the supervisor.
+    """Rise, act for `duration` s, halt, lie down; every command passes the supervisor.
 
     command: velocity, forward m/s, left m/s, turn rad/s. log_path: MCAP file to write.
     loop_rate: Hz at which the robot is read, supervised and commanded, a multiple of the

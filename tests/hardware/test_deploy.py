@@ -115,6 +115,25 @@ def test_the_log_ends_with_the_times(bundle_folder, tmp_path, robots):
     assert report.loop_rate == log.timing["loop_rate"] == 500
 
 
+def test_a_walk_is_brought_to_a_halt_before_it_lies_down(bundle_folder, tmp_path, robots):
+    """The command goes to zero and stays there; what the report measures ends before."""
+    robot = Watched()
+    robots(robot)
+    report = deploy(
+        Bundle.load(bundle_folder), robot, 0.5, [0.4, 0.0, 0.3], tmp_path / "log.mcap", keys=False
+    )
+    log = read_log(tmp_path / "log.mcap")
+    asked = log.command[np.isfinite(log.command[:, 0])]
+    np.testing.assert_array_equal(asked[0], [0.4, 0.0, 0.3])
+    np.testing.assert_array_equal(asked[-1], [0.0, 0.0, 0.0])
+    assert (np.diff(asked, axis=0) <= 0).all()
+    assert np.abs(np.diff(asked[:, 0])).max() < 0.1  # not at once
+    assert np.sum(asked[:, 0] == 0) == pytest.approx(250, abs=60)
+    assert report.ended == "finished"
+    assert report.seconds == pytest.approx(0.5, abs=0.1)
+    assert report.velocity_error_mean == pytest.approx(0.4, abs=0.05)
+
+
 def test_a_dry_run_sends_nothing(bundle_folder, tmp_path, robots):
     """Motors stay off, the policy acts on what is measured, the log has what it would send."""
 
