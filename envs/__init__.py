@@ -15,3 +15,11 @@ register(
     vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
     kwargs={"task": "go2_velocity", "engine": "pybullet"},
 )
+
+for _name in ("HalfCheetah-v5", "Ant-v5"):
+    register(
+        id=f"motoric/{_name}",
+        entry_point="motoric.envs.vector:TaskEnv",
+        vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
+        kwargs={"task": _name},
+    )

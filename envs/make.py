@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
-from motoric.envs.registry import TASKS, make_task
+from motoric.envs.registry import GYMNASIUM_TASKS, TASKS, make_task
 from motoric.envs.vector import BatchedVecEnv
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
@@ -32,6 +32,11 @@ def make_vec(
         return BatchedVecEnv(task, num_envs, seed, num_threads, engine or "mujoco")
     if engine is not None:
         raise ValueError(f"env.engine: {engine!r}, but {name} is not one of our tasks")
+    if name in GYMNASIUM_TASKS:
+        try:
+            return BatchedVecEnv(make_task(name, options), num_envs, seed, num_threads)
+        except ValueError:
+            pass  # an option that only Gymnasium's own knows, or that nobody does
     module, _, known = name.rpartition(":")  # as in gymnasium.make("module:Id-v0")
     try:
         if module:

@@ -8,11 +8,15 @@ from importlib import import_module
 from typing import Any
 
 from motoric.envs.go2_velocity import Go2Velocity
+from motoric.envs.gymnasium_tasks import Ant, GymnasiumTask, HalfCheetah
 from motoric.envs.simulation import Simulation
 from motoric.envs.task import Task
 from motoric.hardware.robot import RobotSpec
 
 TASKS: dict[str, Callable[..., Any]] = {"go2_velocity": Go2Velocity}
+
+# Gymnasium's environments that we step many at a time, by their ids
+GYMNASIUM_TASKS: dict[str, Callable[..., GymnasiumTask]] = {t.id: t for t in (HalfCheetah, Ant)}
 
 # module and class of each physics engine; imported only where it is used
 ENGINES: dict[str, tuple[str, str]] = {
@@ -31,9 +35,28 @@ def make_simulation(
     return getattr(import_module(module), name)(robot, num_envs, num_threads)
 
 
-def make_task(name: str, options: dict[str, Any]) -> Task:
+def make_task(name: str, options: dict[str, Any]) -> Any:
     """A task with options, nested ones as dicts. Raises ValueError naming what doesn't fit."""
-    return _filled(TASKS[name], options, "env.options")
+    return _filled((TASKS | GYMNASIUM_TASKS)[name], options, "env.options")
+
+
+def make_batch(
+    task: Task | GymnasiumTask,
+    num_envs: int,
+    seed: int = 0,
+    num_threads: int = 0,
+    engine: str = "mujoco",
+) -> Any:
+    """N episodes of a task, stepped together: a `BatchedEnv` or a `GymnasiumBatch`."""
+    if isinstance(task, GymnasiumTask):
+        if engine != "mujoco":
+            raise ValueError(f"engine: {engine!r}, {task.id} runs in mujoco only")
+        from motoric.envs.gymnasium_batch import GymnasiumBatch
+
+        return GymnasiumBatch(task, num_envs, seed, num_threads)
+    from motoric.envs.batched import BatchedEnv
+
+    return BatchedEnv(task, num_envs, seed, num_threads, engine)
 
 
 def _filled(kind: Any, values: dict[str, Any], where: str) -> Any:

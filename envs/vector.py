@@ -11,18 +11,18 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from motoric.envs.batched import BatchedEnv
-from motoric.envs.registry import make_task
+from motoric.envs.gymnasium_tasks import GymnasiumTask
+from motoric.envs.registry import make_batch, make_task
 from motoric.envs.task import Task
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 
-def observation_space(task: Task) -> spaces.Box:
+def observation_space(task: Task | GymnasiumTask) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (task.observation_size,), np.float32)
 
 
-def action_space(task: Task) -> spaces.Box:
+def action_space(task: Task | GymnasiumTask) -> spaces.Box:
     limit = task.action_limit
     return spaces.Box(-limit, limit, (task.action_size,), np.float32)
 
@@ -40,7 +40,7 @@ class BatchedVectorEnv(VectorEnv):
         engine: str = "mujoco",
         **options: Any,
     ) -> None:
-        self.batched = BatchedEnv(make_task(task, options), num_envs, 0, num_threads, engine)
+        self.batched = make_batch(make_task(task, options), num_envs, 0, num_threads, engine)
         self.num_envs = num_envs
         self.single_observation_space = observation_space(self.batched.task)
         self.single_action_space = action_space(self.batched.task)
@@ -53,7 +53,7 @@ class BatchedVectorEnv(VectorEnv):
 
     def step(self, actions: NDArray):
         obs, reward, terminated, truncated, info = self.batched.step(actions)
-        infos: dict[str, Any] = {"velocity_error": info["velocity_error"]}
+        infos: dict[str, Any] = {k: info[k] for k in ("velocity_error", "speed") if k in info}
         if info["final_obs"] is not None:
             done = terminated | truncated
             final = np.full(self.num_envs, None, dtype=object)
@@ -76,13 +76,13 @@ class BatchedVecEnv(VecEnv):
 
     def __init__(
         self,
-        task: Task,
+        task: Task | GymnasiumTask,
         num_envs: int,
         seed: int = 0,
         num_threads: int = 0,
         engine: str = "mujoco",
     ) -> None:
-        self.batched = BatchedEnv(task, num_envs, seed, num_threads, engine)
+        self.batched = make_batch(task, num_envs, seed, num_threads, engine)
         self.render_mode = None
         self._first_reset = True
         super().__init__(num_envs, observation_space(task), action_space(task))
@@ -143,9 +143,10 @@ class TaskEnv(gym.Env):
         engine: str = "mujoco",
         **options: Any,
     ) -> None:
-        self.batched = BatchedEnv(make_task(task, options), 1, 0, 1, engine)
+        self.batched = make_batch(make_task(task, options), 1, 0, 1, engine)
         self.observation_space = observation_space(self.batched.task)
         self.action_space = action_space(self.batched.task)
+        self.metadata = self.metadata | {"render_fps": round(1 / self.batched.task.control_dt)}
         self.render_mode = render_mode
         self._renderer: Any = None
 
@@ -161,7 +162,7 @@ class TaskEnv(gym.Env):
             float(reward[0]),
             bool(terminated[0]),
             bool(truncated[0]),
-            {"velocity_error": float(info["velocity_error"][0])},
+            {k: float(info[k][0]) for k in ("velocity_error", "speed") if k in info},
         )
 
     def render(self) -> NDArray[np.uint8] | None:

@@ -328,7 +328,8 @@ class Run(BaseCallback):
     def _on_step(self) -> bool:
         if isinstance(self.batched, BatchedVecEnv):
             info = self.batched.last_info
-            values = info["terms"] | {"velocity_error": info["velocity_error"]}
+            names = ("velocity_error", "speed")
+            values = info["terms"] | {name: info[name] for name in names if name in info}
             for name, value in values.items():
                 self.sums[name] = self.sums.get(name, 0.0) + float(np.mean(value))
             self.sum_steps += 1
