@@ -4,20 +4,27 @@
              |             |          a wish to stop: lie down, then damp
              +--- fault ---+--------> fault: damp at once, and stay damped
 
-A fault is latched with its reason; only `reset` and a new `start` leave it. No command leaves
-whose joint target is outside the limits, moves faster than them, is not finite, or would ask the
-motors for more torque than allowed. numpy only; the same for every robot.
+A fault is latched with its reason, from `off` too; only `reset` and a new `start` leave it. No
+command leaves whose joint target is outside the limits, moves faster than them, is not finite, or
+would ask the motors for more torque than allowed. numpy only; the same for every robot.
+
+Every method may be called from any thread. What is given is copied before it is looked at: its
+owner may go on writing to it.
 """
 
 from __future__ import annotations
 
 import math
+import operator
+import threading
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
 from motoric.control.limits import Array, JointLimits, limit_target, torque_scale
+
+_FIELDS = ("position", "velocity", "torque", "orientation")
 
 
 class Mode(StrEnum):
@@ -88,6 +95,8 @@ class Thresholds:
             value = getattr(self, item.name)
             if not value > 0 or (math.isinf(value) and item.name != "arrive"):
                 raise ValueError(f"thresholds.{item.name}: {value}, expected a positive number")
+        if self.tilt > math.pi:
+            raise ValueError(f"thresholds.tilt: {self.tilt}, expected at most pi rad")
 
 
 class Supervisor:
@@ -124,11 +133,14 @@ class Supervisor:
                 raise ValueError(f"{name}: must be finite and not negative")
         if not 0 < dt < 1:
             raise ValueError(f"dt: {dt}, expected a time between 0 and 1 s")
-        self._phase, self._fault, self._reason = Mode.OFF, "", ""
+        self._lock = threading.RLock()  # held by all that changes the phase
+        self._busy = False  # in `update` or `start`, which run code of others
+        self._phase, self._reason = Mode.OFF, ""
+        self._faults: list[str] = []  # since the last reset; without the lock, the first counts
         self._gain = 0.0  # share of the stiffness kp that is on
         self._zero = np.zeros(shape)
-        self._now = -math.inf
         self._target = self.stand
+        self._now = self._fresh = self._sequence = self._state_time = -math.inf
         # Joints are sound where |value - centre| <= reach; rows: position, velocity, torque.
         middle = 0.5 * (limits.lower + limits.upper)
         self._centre = np.stack([middle, np.zeros(shape), np.zeros(shape)])
@@ -139,96 +151,124 @@ class Supervisor:
         self._upright = math.cos(at.tilt)
         # Held wherever the velocity is not known: within the torque limit up to full speed.
         self._blind_kd = np.minimum(at.damping, limits.torque / limits.velocity)
+        for array in (self.stand, self.rest, self.kp, self.kd):
+            array.setflags(write=False)  # they stay what was checked
 
     @property
     def mode(self) -> Mode:
-        return Mode.FAULT if self._fault else self._phase
+        return Mode.FAULT if self._faults else self._phase
 
     @property
     def reason(self) -> str:
         """Of a fault, or of a stop."""
-        return self._fault or self._reason
+        return (self._faults[:1] or [self._reason])[0]
 
     # -- what an operator asks for ----------------------------------------------------------
 
     def start(self, now: float, state: State) -> None:
         """Leave `off`: rise from the measured pose. A state that is not sound is a fault."""
-        if self.mode is not Mode.OFF:
-            raise RuntimeError(f"start: the supervisor is {self.mode}, expected off")
-        self._phase, self._reason, self._gain = Mode.SOFT_START, "", 0.0
-        try:
-            if not math.isfinite(now):
-                raise ValueError(f"now is {now}")
-            self._began = self._now = self._fresh = now
-            self._sequence, self._state_time = -math.inf, -math.inf
-            self._over_since: dict[str, float] = {}
-            problem, joints = self._measured(now, state)
-            if problem is None and joints is not None:
-                position = joints[0]
-                self._target = np.clip(position, self.limits.lower, self.limits.upper)
-                self._from = self._target
-            elif problem is None:
-                problem = "state: none to start from"
-        except Exception as error:
-            problem = f"start: {type(error).__name__}: {error}"
+        with self._lock:
+            if self._busy:
+                raise RuntimeError("start: called from inside the supervisor")
+            if self.mode is not Mode.OFF:
+                raise RuntimeError(f"start: the supervisor is {self.mode}, expected off")
+            self._busy = True
+            try:
+                problem = self._start(float(now), state)
+            except Exception as error:
+                problem = f"start: {_named(error)}"
+            finally:
+                self._busy = False
+            if problem is not None:
+                self.fault(problem)
+
+    def _start(self, now: float, state: State) -> str | None:
+        if not math.isfinite(now):
+            return f"start: now is {now}"
+        self._sequence, self._state_time, self._fresh = -math.inf, -math.inf, now
+        self._over_since: dict[str, float] = {}
+        problem, joints, orientation = self._read(now, state)
         if problem is not None:
-            self.fault(problem)
+            return problem
+        if joints is None or orientation is None:
+            return "state: none to start from"
+        problem = self._unsound(now, joints, orientation)
+        if problem is None:
+            self._target = np.clip(joints[0], self.limits.lower, self.limits.upper)
+            self._began, self._now, self._from = now, now, self._target
+            self._phase, self._reason, self._gain = Mode.SOFT_START, "", 0.0
+        return problem
 
     def stop(self, reason: str) -> None:
         """Lie down, then damp, then off. Does nothing unless rising or active."""
-        if self._phase in (Mode.SOFT_START, Mode.ACTIVE):
-            self._phase, self._reason = Mode.STOPPING, reason
-            self._began, self._from, self._from_gain = self._now, self._target, self._gain
+        with self._lock:
+            if self.mode in (Mode.SOFT_START, Mode.ACTIVE):
+                self._phase, self._reason = Mode.STOPPING, reason
+                self._began, self._from, self._from_gain = self._now, self._target, self._gain
 
     def fault(self, reason: str) -> None:
         """Damp at once and stay damped (the e-stop too). The first reason is kept.
 
-        From any thread: nothing `update` does can take a fault back.
+        Never waits, also in a signal handler; nothing `update` does can take a fault back.
         """
-        if not self._fault:
-            self._fault = reason or "fault"
+        if not self._faults:
+            self._faults.append(reason if isinstance(reason, str) and reason else "fault")
 
     def reset(self) -> None:
-        """Acknowledge a fault: back to off."""
-        if self._fault:
-            self._phase, self._reason = Mode.OFF, ""
-            self._fault = ""
+        """Acknowledge a fault: back to off. For a human to ask for."""
+        with self._lock:
+            if self._busy:
+                raise RuntimeError("reset: called from inside the supervisor")
+            if self._faults:
+                self._phase, self._reason = Mode.OFF, ""
+                self._faults.clear()
 
     # -- every tick -------------------------------------------------------------------------
 
     def update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
-        """The command to send at time `now` (s, monotonic). Never raises.
+        """The command to send at time `now` (s, monotonic). Never raises an Exception.
 
         state: the newest measurement, None where there is none
         target: joint targets the policy wishes, rad, [J]; None where it has not acted since the
             last tick: the last wish is held. Only looked at when active.
         """
-        try:
-            command = self._update(now, state, target)
-        except Exception as error:  # an error in here must not leave the motors stiff
-            self.fault(f"supervisor: {type(error).__name__}: {error}")
-            return self._damped(None)
-        # Asked last: a fault may come from another thread, at any time.
-        return self._damped(None) if self._fault and command.kp.any() else command
+        with self._lock:
+            if self._busy:
+                self.fault("supervisor: called from inside itself")
+                return self._damped(self._blind_kd)
+            self._busy = True
+            try:
+                command = self._update(float(now), state, target)
+            except BaseException as error:  # an error in here must not leave the motors stiff
+                self.fault(f"supervisor: {_named(error)}")
+                if not isinstance(error, Exception):  # Ctrl-C, exit
+                    raise
+                command = self._damped(self._blind_kd)
+            finally:
+                self._busy = False
+            # Asked last: a fault may come from another thread, at any time.
+            return self._damped(self._blind_kd) if self._faults and command.kp.any() else command
 
     def _update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
-        if self._fault or self._phase is Mode.OFF:
-            return self._damped(_velocity(state, self.limits))
+        problem, joints, orientation = self._read(now, state)
+        if self.mode in (Mode.FAULT, Mode.OFF):
+            return self._damped(self._damping(now, joints))
         elapsed = now - self._now
         if not 0.0 <= elapsed <= self.thresholds.stale:
             paused = elapsed > 0.0
-            self.fault(
+            problem = (
                 f"control loop paused for {elapsed:.3f} s" if paused
                 else f"clock: {now} after {self._now}"
             )  # fmt: skip
-            return self._damped(_velocity(state, self.limits))
-        self._now = now
-        problem, joints = self._measured(now, state)
+        else:
+            self._now = now
+            problem = problem or self._stale(now)
+            if problem is None and joints is not None and orientation is not None:
+                problem = self._unsound(now, joints, orientation)
         if problem is not None:
             self.fault(problem)
-            return self._damped(_velocity(state, self.limits))
-        if joints is None:
-            return self._damped(None)
+        if self._faults or joints is None:
+            return self._damped(self._damping(now, joints))
         position, velocity, _ = joints
         if self._phase is Mode.SOFT_START:
             wish = self._rise(now, position)
@@ -236,8 +276,8 @@ class Supervisor:
             wish = self._descend(now)
         else:
             wish = self._follow(now, target)
-        if self._fault or self._phase is Mode.OFF:
-            return self._damped(velocity)
+        if self.mode in (Mode.FAULT, Mode.OFF):
+            return self._damped(self._damping(now, joints))
         self._target = limit_target(self.limits, wish, self._target, min(elapsed, self.dt))
         kp, kd, gain = self.kp, self.kd, self._gain
         if gain < 1.0:  # damping takes over as the stiffness goes
@@ -285,23 +325,38 @@ class Supervisor:
 
     # -- measurements -----------------------------------------------------------------------
 
-    def _measured(self, now: float, state: State | None) -> tuple[str | None, Array | None]:
-        """What is wrong with a measurement, or None; position, velocity and torque [3, J]."""
+    def _read(
+        self, now: float, state: State | None
+    ) -> tuple[str | None, Array | None, Array | None]:
+        """A state in our own memory: what is wrong with its form, or None; position, velocity and
+        torque [3, J] and orientation [4], None where there is no state of a sound form."""
         if state is None:
-            return self._stale(now), None
-        joints = np.empty(self._centre.shape)
-        for row, name in enumerate(("position", "velocity", "torque")):
-            problem = _copy(name, getattr(state, name), joints[row])
-            if problem is not None:
-                return problem, None
-        orientation = np.empty(4)
-        problem = _copy("orientation", state.orientation, orientation)
-        if problem is not None:
-            return problem, None
-        if state.sequence > self._sequence and state.time > self._state_time:
-            self._sequence, self._state_time = state.sequence, state.time
-            self._fresh = now
-        return self._stale(now) or self._tilted(orientation) or self._beyond(now, joints), joints
+            return None, None, None
+        joints, orientation = np.empty(self._centre.shape), np.empty(4)
+        try:
+            rows = (*joints, orientation)
+            for name, row in zip(_FIELDS, rows, strict=True):
+                problem = _copy(name, getattr(state, name), row)
+                if problem is not None:
+                    return problem, None, None
+            sequence, time = operator.index(state.sequence), float(state.time)
+        except Exception as error:
+            return f"state: {_named(error)}", None, None
+        if sequence > self._sequence and time > self._state_time:
+            self._sequence, self._state_time, self._fresh = sequence, time, now
+        return None, joints, orientation
+
+    def _damping(self, now: float, joints: Array | None) -> Array:
+        """kd of the damped state: within the torque limit at the measured speed, and up to full
+        speed where that is old."""
+        if joints is None or not np.isfinite(joints[1]).all():
+            return self._blind_kd
+        fresh = 0.0 <= now - self._fresh <= self.thresholds.stale
+        most = self.thresholds.damping if fresh else self._blind_kd
+        return np.minimum(most, self.limits.torque / np.maximum(np.abs(joints[1]), 1e-9))
+
+    def _unsound(self, now: float, joints: Array, orientation: Array) -> str | None:
+        return self._tilted(orientation) or self._beyond(now, joints)
 
     def _stale(self, now: float) -> str | None:
         age = now - self._fresh
@@ -354,13 +409,8 @@ class Supervisor:
 
     # -- commands ---------------------------------------------------------------------------
 
-    def _damped(self, velocity: Array | None) -> SafeCommand:
-        """The safe command: no stiffness, damping within the torque limit."""
-        kd = self._blind_kd
-        if velocity is not None:
-            kd = np.minimum(
-                self.thresholds.damping, self.limits.torque / np.maximum(np.abs(velocity), 1e-9)
-            )
+    def _damped(self, kd: Array) -> SafeCommand:
+        """The safe command: no stiffness."""
         return self._command(self._zero, kd)
 
     def _command(self, kp: Array, kd: Array) -> SafeCommand:
@@ -387,12 +437,8 @@ def _copy(name: str, value: Any, out: Array) -> str | None:
     return None
 
 
-def _velocity(state: State | None, limits: JointLimits) -> Array | None:
-    """Measured joint velocity, where there is a sound one: a state may be anything here."""
+def _named(error: BaseException) -> str:
     try:
-        velocity = np.empty_like(limits.velocity)
-        if state is not None and _copy("velocity", state.velocity, velocity) is None:
-            return velocity if np.isfinite(velocity).all() else None
-    except Exception:
-        pass
-    return None
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an error that can't even be told
+        return type(error).__name__

@@ -1,13 +1,16 @@
-"""Nothing outside the limits ever leaves the supervisor, whatever comes in."""
+"""Each fault with its reason, and attempts to get past the supervisor one by one.
+
+Arbitrary input, for every robot: `test_supervisor_properties.py`.
+"""
 
 from __future__ import annotations
 
+import sys
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from motoric.control.limits import JointLimits
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
 from motoric.hardware.go2 import GO2
@@ -59,85 +62,6 @@ def active() -> tuple[Supervisor, Plant]:
 
 def safe(sent) -> bool:
     return not sent.kp.any() and not sent.torque.any() and (sent.kd > 0).all()
-
-
-# -- the property -------------------------------------------------------------------------------
-
-anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
-plausible = st.floats(-4, 4)
-numbers = st.one_of(plausible, plausible, plausible, anything)
-joints = st.lists(numbers, min_size=12, max_size=12).map(np.array)
-mild = st.lists(st.floats(-0.3, 0.3), min_size=12, max_size=12).map(np.array)
-targets = st.one_of(
-    st.none(), joints, mild.map(lambda d: GO2.stand + d),
-    joints.map(lambda j: 1e6 * np.clip(j, -1e9, 1e9)),
-    st.just(np.zeros(3)), st.just(np.array(["x"] * 12)),
-)  # fmt: skip
-
-
-@st.composite
-def ticks(draw):
-    """One tick: pause, what happens to the clock and counter, the state, the policy's target."""
-    kind = draw(st.sampled_from(["follow"] * 6 + ["noisy", "frozen", "none", "wild", "shape"]))
-    pause = draw(st.sampled_from([DT] * 8 + [0.0, 0.001, 0.05, -1.0, 0.5, 1e9]))
-    wish = draw(st.sampled_from([None] * 12 + ["stop", "fault", "reset"]))
-    return kind, pause, wish, draw(targets), draw(joints), draw(mild)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.booleans(), st.lists(ticks(), min_size=1, max_size=25))
-def test_no_command_outside_the_limits_ever_leaves(risen, steps):
-    s, plant = active() if risen else (supervisor(), Plant())
-    if not risen:
-        s.start(plant.now, plant.state())
-    limits = GO2.limits
-    previous = s.update(plant.now, plant.state(), GO2.stand).position
-    now, fault = plant.now, s.mode is Mode.FAULT
-    for kind, pause, wish, target, wild, mild in steps:
-        now += pause
-        plant.tick += kind != "frozen"
-        state = Measured(now, plant.tick, plant.position.copy())
-        if kind == "noisy":
-            state.velocity, state.torque = 100 * mild, 50 * mild
-        elif kind == "wild":
-            state.position, state.velocity, state.torque = wild, wild[::-1], np.roll(wild, 3)
-            state.orientation = wild[:4]
-        elif kind == "shape":
-            state.position = np.zeros(3)
-        if wish == "stop":
-            s.stop("asked")
-        elif wish == "fault":
-            s.fault("asked")
-        before = s.mode
-        if wish == "reset" and fault:
-            s.reset()
-            assert s.mode is Mode.OFF
-            fault = False
-        sent = s.update(now, None if kind == "none" else state, target)
-
-        for name in ("position", "velocity", "kp", "kd", "torque"):
-            value = getattr(sent, name)
-            assert value.shape == (12,)
-            assert np.isfinite(value).all(), name
-        assert (sent.position >= limits.lower).all()
-        assert (sent.position <= limits.upper).all()
-        assert (sent.kp >= 0).all()
-        assert (sent.kd >= 0).all()
-        step = limits.target_rate * min(max(pause, 0.0), DT)
-        assert (np.abs(sent.position - previous) <= step + 1e-9).all()
-        if kind in ("follow", "noisy", "frozen"):
-            torque = sent.kp * (sent.position - state.position) - sent.kd * state.velocity
-            assert (np.abs(torque + sent.torque) <= limits.torque * (1 + 1e-9)).all()
-        if fault:
-            assert before is Mode.FAULT
-            assert s.mode is Mode.FAULT
-        fault = s.mode is Mode.FAULT
-        if fault:
-            assert safe(sent)
-            assert s.reason
-        previous = sent.position
-        if sent.kp.any():
-            plant.position = sent.position.copy()
 
 
 # -- each reason --------------------------------------------------------------------------------
@@ -332,3 +256,274 @@ def test_settings_that_make_no_sense():
         Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, 0.0)
     with pytest.raises(ValueError, match="kp"):
         Supervisor(GO2.limits, GO2.stand, GO2.rest, -GO2.kp, GO2.kd, DT)
+    for name, value in (("stale", 0.0), ("damp", np.inf), ("late", np.nan), ("tilt", 3.2)):
+        with pytest.raises(ValueError, match=f"thresholds.{name}"):
+            Thresholds(**{name: value})
+
+
+# -- from every side ----------------------------------------------------------------------------
+
+
+class Between:
+    """Lets somebody act just before the n-th line that the supervisor runs, in another thread.
+
+    Whoever has to wait for the supervisor acts after it: `finish`. lines: run so far.
+    """
+
+    def __init__(self, line: int, act=lambda: None) -> None:
+        self.lines, self.line = 0, line
+        self.thread = threading.Thread(target=act, daemon=True)
+
+    def __enter__(self) -> Between:
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _enter(self, frame, event, argument):
+        return self._line if "control/supervisor" in frame.f_code.co_filename else None
+
+    def _line(self, frame, event, argument):
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.line:
+                self.thread.start()
+                self.thread.join(0.002)
+        return self._line
+
+    def finish(self) -> None:
+        self.thread.join(5.0)
+        assert not self.thread.is_alive()
+
+
+def at_the_stand(ticks: int) -> tuple[Supervisor, Plant]:
+    s, plant = supervisor(soft_start=0.05), Plant()
+    plant.position = GO2.stand.copy()
+    s.start(plant.now, plant.state())
+    plant.run(s, ticks)
+    return s, plant
+
+
+@pytest.mark.parametrize("ticks", [2, 4], ids=["becoming active", "active"])
+@pytest.mark.parametrize("asked", ["fault", "fault and reset", "stop"])
+def test_another_thread_may_act_at_any_line_of_an_update(ticks, asked):
+    s, plant = at_the_stand(ticks)
+    with Between(0) as whole:
+        plant.run(s, 1)
+    assert s.mode is Mode.ACTIVE
+    assert whole.lines > 50
+    # At the last line the command is decided, and it lets go of the lock.
+    for line in range(1, whole.lines):
+        s, plant = at_the_stand(ticks)
+
+        def act(s=s):
+            if asked == "stop":
+                s.stop("asked")
+            else:
+                s.fault("asked")
+                if asked != "fault":
+                    s.reset()
+
+        with Between(line, act) as between:
+            sent = plant.run(s, 1)
+        between.finish()
+        after = plant.run(s, 1)
+        if asked == "stop":
+            assert s.mode is Mode.STOPPING, line
+        else:
+            assert s.mode is (Mode.FAULT if asked == "fault" else Mode.OFF), line
+            assert safe(sent), line
+            assert safe(after), line
+
+
+class Meddling(Measured):
+    """A state that, when it is looked at, does something to the supervisor."""
+
+    do = None
+
+    @property
+    def torque(self):
+        if self.do is not None:
+            self.do()
+        return np.zeros(12)
+
+    @torque.setter
+    def torque(self, value):
+        pass
+
+
+@pytest.mark.parametrize("call", ["reset", "start", "update"])
+def test_nobody_re_activates_it_from_inside(call):
+    s, plant = active()
+    plant.now += DT
+    state = Meddling(plant.now, plant.tick + 1, plant.position.copy())
+
+    def do():
+        state.do = None
+        if call == "update":
+            s.update(plant.now, plant.state(), GO2.stand)
+            return
+        s.fault("e-stop")
+        s.reset()
+        if call == "start":
+            s.start(plant.now, plant.state())
+
+    state.do = do
+    assert safe(s.update(plant.now, state, GO2.stand))
+    assert s.mode is Mode.FAULT
+    assert safe(plant.run(s, 2))
+
+
+def test_a_fault_never_waits():
+    """Not even for an update that hangs in the reading of a state."""
+    s, plant = active()
+    hangs, goes_on = threading.Event(), threading.Event()
+    state = Meddling(plant.now + DT, plant.tick + 1, plant.position.copy())
+
+    def hang():
+        hangs.set()
+        goes_on.wait(10.0)
+
+    state.do = hang
+    sent = []
+    thread = threading.Thread(target=lambda: sent.append(s.update(plant.now + DT, state, None)))
+    thread.start()
+    assert hangs.wait(10.0)
+    s.fault("e-stop")
+    assert s.mode is Mode.FAULT
+    goes_on.set()
+    thread.join(10.0)
+    assert safe(sent[0])
+
+
+@pytest.mark.parametrize("what", ["stale", "clock back", "no state", "not finite"])
+def test_a_speed_that_is_not_known_is_taken_for_the_highest(what):
+    """Damping 2 is within the torque limit at a measured 0 rad/s, and far beyond at 30."""
+    s, plant = active()
+    s.fault("e-stop")
+    assert (plant.run(s, 1).kd == 2.0).all()
+    plant.now += -0.5 if what == "clock back" else 0.5
+    state = Measured(plant.now - 0.5, plant.tick, plant.position.copy())
+    if what == "not finite":
+        state = Measured(plant.now, plant.tick + 1, plant.position.copy(), np.full(12, np.nan))
+    sent = s.update(plant.now, None if what == "no state" else state, GO2.stand)
+    assert safe(sent)
+    assert (sent.kd * GO2.limits.velocity <= GO2.limits.torque * (1 + 1e-12)).all()
+
+
+class Untold(Exception):
+    def __str__(self):
+        raise ValueError("not even that")
+
+
+@pytest.mark.parametrize("error", [Untold, KeyboardInterrupt, SystemExit, RecursionError])
+def test_an_error_inside_is_a_fault(error):
+    s, plant = active()
+
+    class Broken(Measured):
+        @property
+        def velocity(self):
+            raise error
+
+        @velocity.setter
+        def velocity(self, value):
+            pass
+
+    plant.now += DT
+    state = Broken(plant.now, plant.tick + 1, plant.position.copy())
+    if issubclass(error, Exception):
+        assert safe(s.update(plant.now, state, GO2.stand))
+    else:
+        with pytest.raises(error):
+            s.update(plant.now, state, GO2.stand)
+    assert s.mode is Mode.FAULT
+    assert error.__name__ in s.reason
+    assert safe(plant.run(s, 3))
+
+
+def test_a_clock_that_goes_on_after_it_was_read():
+    """The caller's number may be an array that it counts up in place."""
+    s, plant = active()
+    clock = np.array(plant.now + DT)
+    for _ in range(2):
+        plant.tick += 1
+        s.update(clock, plant.state(), GO2.stand)  # type: ignore[arg-type]
+        clock += 0.5
+        plant.now = float(clock)
+    assert "control loop paused for 0.500 s" in s.reason
+
+
+def test_a_counter_is_read_once():
+    """A frozen robot must not look alive because its counter reads differently twice."""
+    s, plant = active()
+
+    class Odd(Measured):
+        @property
+        def sequence(self):
+            self.reads = getattr(self, "reads", 0) + 1
+            return 10**6 if self.reads % 2 else -self.reads
+
+        @sequence.setter
+        def sequence(self, value):
+            pass
+
+    state = Odd(plant.now + 1.0, 0, plant.position.copy())
+    for _ in range(12):
+        plant.now += DT
+        state.time += DT
+        s.update(plant.now, state, GO2.stand)
+    assert "old, at most 0.1 allowed" in s.reason
+
+
+@pytest.mark.parametrize("count", [np.nan, 3.5, "7", None, np.zeros(3)])
+def test_a_counter_that_is_none_is_a_fault(count):
+    s, plant = active()
+    plant.now += DT
+    state = Measured(plant.now, count, plant.position.copy())
+    assert safe(s.update(plant.now, state, GO2.stand))
+    assert s.reason.startswith("state: TypeError")
+
+
+def test_what_was_checked_can_not_be_written_over():
+    """Gains, poses and commands; a target and a state may be, by their owners."""
+    s, plant = active()
+    target, state = GO2.stand + 0.05, plant.state()
+    plant.now += DT
+    state.time, state.sequence = plant.now, plant.tick + 1
+    sent = s.update(plant.now, state, target)
+    kept = sent.position.copy()
+    for array in (s.kp, s.kd, s.stand, s.rest, *vars(sent).values(), *vars(s.limits).values()):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = np.nan
+    target[:], state.position[:], state.velocity[:] = np.nan, np.nan, np.nan
+    plant.tick += 1
+    again = plant.run(s, 1, None)
+    assert s.mode is Mode.ACTIVE
+    np.testing.assert_allclose(again.position, GO2.stand + 0.05)
+    np.testing.assert_array_equal(sent.position, kept)
+
+
+@pytest.mark.parametrize("reason", ["", None, 0, 5, np.zeros(2)])
+def test_a_fault_always_has_a_reason(reason):
+    s, _ = active()
+    s.fault(reason)
+    assert s.mode is Mode.FAULT
+    assert s.reason == "fault"
+
+
+def test_huge_gains_and_tiny_limits_stay_finite():
+    for kp, torque in ((1e308, 5e-324), (1e308, 1e308), (5e-324, 5e-324)):
+        limits = JointLimits(GO2.limits.lower, GO2.limits.upper, GO2.limits.velocity,
+                             np.full(12, torque), GO2.limits.target_rate)  # fmt: skip
+        s, plant = Supervisor(limits, GO2.stand, GO2.rest, np.full(12, kp), kp, DT), Plant()
+        s.start(plant.now, plant.state())
+        for _ in range(5):
+            plant.now, plant.tick = plant.now + DT, plant.tick + 1
+            state = plant.state()
+            state.velocity[:] = 5e-324
+            with np.errstate(all="ignore"):
+                sent = s.update(plant.now, state, GO2.stand)
+            assert s.mode is Mode.SOFT_START
+            for array in vars(sent).values():
+                assert np.isfinite(array).all()
