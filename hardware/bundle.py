@@ -23,6 +23,7 @@ from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
 
 FORMAT = "motoric-bundle/1"
+ORT_NAMES = {"float32": "float", "float64": "double"}  # where onnxruntime's differ from numpy's
 
 
 class BundleError(ValueError):
@@ -229,6 +230,14 @@ class Bundle:
         wanted = {t.name: t.shape for t in spec.inputs}
         if actual != wanted:
             raise BundleError(f"policy.onnx takes {actual}, bundle.json says {wanted}")
+        types = {i.name: i.type for i in self._session.get_inputs() + self._session.get_outputs()}
+        for tensor in (*spec.inputs, spec.action):
+            expected = f"tensor({ORT_NAMES.get(tensor.dtype, tensor.dtype)})"
+            if types.get(tensor.name, expected) != expected:
+                raise BundleError(
+                    f"policy.onnx: {tensor.name} is {types[tensor.name]}, bundle.json says "
+                    f"{tensor.dtype}"
+                )
         outputs = {o.name: tuple(o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(spec.action.name) != spec.action.shape:
             wanted_out = {spec.action.name: spec.action.shape}
@@ -247,6 +256,17 @@ class Bundle:
                     f"{wanted.get('observation')}"
                 )
 
+        # A single observation goes through memory bound once: a third less time per call.
+        self._one = {t.name: np.zeros((1, *t.shape), t.dtype) for t in spec.inputs}
+        self._action = np.zeros((1, *spec.action.shape), spec.action.dtype)
+        self._binding = self._session.io_binding()
+        for name, array in self._one.items():
+            self._binding.bind_cpu_input(name, array)
+        self._binding.bind_output(
+            spec.action.name, "cpu", 0, self._action.dtype, self._action.shape,
+            self._action.ctypes.data,
+        )  # fmt: skip
+
     @classmethod
     def load(cls, folder: Path | str, robot: RobotSpec | None = None) -> Bundle:
         """Load and verify a bundle; with `robot`, also that it was made for it."""
@@ -256,7 +276,10 @@ class Bundle:
         return cls(spec, onnx)
 
     def act(self, observation: NDArray | dict[str, NDArray]) -> NDArray:
-        """Deterministic actions [N, A] for observations [N, ...] (a dict for Dict observations)."""
+        """Deterministic actions [N, A] for observations [N, ...] (a dict for Dict observations).
+
+        For one thread at a time.
+        """
         if not isinstance(observation, dict):
             observation = {self.spec.inputs[0].name: observation}
         feed = {}
@@ -267,4 +290,9 @@ class Bundle:
                     f"{tensor.name}: shape {value.shape}, expected (N, {tensor.shape})"
                 )
             feed[tensor.name] = value
-        return np.asarray(self._session.run([self.spec.action.name], feed)[0])
+        if any(len(value) != 1 for value in feed.values()):
+            return np.asarray(self._session.run([self.spec.action.name], feed)[0])
+        for name, value in feed.items():
+            self._one[name][:] = value
+        self._session.run_with_iobinding(self._binding)
+        return self._action.copy()

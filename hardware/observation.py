@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+STILL = 0.05  # m/s, rad/s; a smaller velocity command asks for standing
 
 
 @dataclass
@@ -48,9 +51,14 @@ class Term:
     scale: float = 1.0
 
 
+def _columns(rows: Array) -> Any:
+    """The columns of [N, k]; a single row as plain numbers, whose arithmetic takes a tenth."""
+    return rows[0].tolist() if len(rows) == 1 else rows.T
+
+
 def projected_gravity(orientation: Array) -> Array:
     """Unit vector of gravity in the base frame, [N, 3]; (0, 0, -1) when upright."""
-    w, x, y, z = orientation.T
+    w, x, y, z = _columns(orientation)
     gravity = np.empty((len(orientation), 3))
     gravity[:, 0] = 2 * (w * y - x * z)
     gravity[:, 1] = -2 * (w * x + y * z)
@@ -60,14 +68,19 @@ def projected_gravity(orientation: Array) -> Array:
 
 def is_moving(command: Array) -> NDArray[np.bool_]:
     """Whether a velocity command asks for more than standing, [N]."""
-    return np.abs(command).max(axis=-1) > 0.05
+    return np.atleast_1d(_is_moving(command))
+
+
+def _is_moving(command: Array) -> Any:
+    forward, left, turn = _columns(command)
+    return (abs(forward) > STILL) | (abs(left) > STILL) | (abs(turn) > STILL)
 
 
 def gait_clock(measured: Measured) -> Array:
     """Sine and cosine of the gait phase, zero when standing is commanded, [N, 2]."""
-    angle = 2 * np.pi * measured.phase
-    moving = is_moving(measured.command)
-    clock = np.empty((len(angle), 2))
+    (phase,) = _columns(measured.phase[:, None])
+    angle, moving = 2 * np.pi * phase, _is_moving(measured.command)
+    clock = np.empty((len(measured.phase), 2))
     clock[:, 0] = np.sin(angle) * moving
     clock[:, 1] = np.cos(angle) * moving
     return clock
@@ -90,22 +103,25 @@ def observation_size(terms: tuple[Term, ...]) -> int:
 
 def observe(terms: tuple[Term, ...], measured: Measured) -> NDArray[np.float32]:
     """The observation [N, sum of sizes]. Raises ValueError naming a term that doesn't fit."""
+    functions, scales = _plan(terms)
     parts = []
-    for term in terms:
-        if term.name not in TERMS:
-            raise ValueError(
-                f"observation term {term.name!r}: unknown, expected one of {', '.join(TERMS)}"
-            )
-        value = TERMS[term.name](measured)
+    for term, function in zip(terms, functions, strict=True):
+        value = function(measured)
         if value.shape[-1] != term.size:
             raise ValueError(
                 f"observation term {term.name!r}: size {value.shape[-1]}, expected {term.size}"
             )
         parts.append(value)
-    return (np.concatenate(parts, axis=-1) * _scales(terms)).astype(np.float32)
+    return (np.concatenate(parts, axis=-1) * scales).astype(np.float32)
 
 
 @cache
-def _scales(terms: tuple[Term, ...]) -> Array:
-    """What each number of the observation is multiplied by."""
-    return np.repeat([float(term.scale) for term in terms], [term.size for term in terms])
+def _plan(terms: tuple[Term, ...]) -> tuple[list[Callable[[Measured], Array]], Array]:
+    """The function of each term, and what each number of the observation is multiplied by."""
+    for term in terms:
+        if term.name not in TERMS:
+            raise ValueError(
+                f"observation term {term.name!r}: unknown, expected one of {', '.join(TERMS)}"
+            )
+    scales = np.repeat([float(term.scale) for term in terms], [term.size for term in terms])
+    return [TERMS[term.name] for term in terms], scales
