@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPIN = 0.0002  # s before a deadline that are waited awake: a sleep may return this much late
+REHEARSAL = 0.001  # s before a deadline at which its rehearsal begins, where there is one
 TOLERANCE = 0.001  # s; a tick that begins later has missed its deadline
 
 
@@ -20,6 +21,7 @@ class RateLoop:
     does not shift the next. A loop that is behind by more than one period skips the deadlines
     it missed (they count as missed).
     start: s, None: when the loop is entered. spin: s before a deadline that are waited awake.
+    `rehearse`, set in the body, is called shortly before the next deadline, and then forgotten.
     clock, sleep: s, for tests.
     """
 
@@ -37,6 +39,7 @@ class RateLoop:
         self.period, self.ticks = 1.0 / rate, ticks
         self.start = start
         self._clock, self._sleep, self._spin = clock, sleep, spin
+        self.rehearse: Callable[[], None] | None = None
         self._lateness = array("d")
         self.deadline = 0  # number of the present one, those skipped included
         self.skipped = 0
@@ -57,11 +60,21 @@ class RateLoop:
                 self.deadline += behind
 
     def _wait(self, due: float) -> None:
-        left = due - self._clock()
-        if left > self._spin:
-            self._sleep(left - self._spin)
+        if self.rehearse is not None:
+            rehearse, self.rehearse = self.rehearse, None
+            if self._sleep_until(due - min(REHEARSAL, 0.5 * self.period)):
+                rehearse()
+        else:
+            self._sleep_until(due - self._spin)
         while self._clock() < due:
             pass
+
+    def _sleep_until(self, time: float) -> bool:
+        """False where it has passed already."""
+        left = time - self._clock()
+        if left > 0:
+            self._sleep(left)
+        return left > 0
 
     @property
     def lateness_last(self) -> float:

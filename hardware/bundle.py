@@ -282,7 +282,7 @@ class Bundle:
         """
         if not isinstance(observation, dict):
             observation = {self.spec.inputs[0].name: observation}
-        feed = {}
+        feed, single = {}, True
         for tensor in self.spec.inputs:
             value = np.asarray(observation[tensor.name], dtype=tensor.dtype)
             if value.shape[1:] != tensor.shape:
@@ -290,7 +290,8 @@ class Bundle:
                     f"{tensor.name}: shape {value.shape}, expected (N, {tensor.shape})"
                 )
             feed[tensor.name] = value
-        if any(len(value) != 1 for value in feed.values()):
+            single &= len(value) == 1
+        if not single:
             return np.asarray(self._session.run([self.spec.action.name], feed)[0])
         for name, value in feed.items():
             self._one[name][:] = value

@@ -1,5 +1,8 @@
 """Run a policy bundle on a robot: the fixed-rate loop from measurement to safe command.
 
+A policy's tick is rehearsed just before its time, on the state before: a processor that has slept
+for milliseconds takes several times as long for the first pass through code and weights.
+
 Two threads share a deployment. The loop's thread does everything in turn: read, policy, supervisor,
 write. The guard's thread wakes half a period later and does the same without the policy wherever
 the first one is still waiting for it: no policy, however slow, ever delays the supervisor.
@@ -28,7 +31,7 @@ from motoric.control.supervisor import Mode, SafeCommand, Supervisor, Thresholds
 from motoric.hardware.bundle import Bundle, BundleSpec, check_robot
 from motoric.hardware.log import LogWriter
 from motoric.hardware.observation import Measured, observe, projected_gravity
-from motoric.hardware.robot import Array, Robot, RobotCommand, RobotError, RobotState
+from motoric.hardware.robot import Array, Robot, RobotCommand, RobotError, RobotSpec, RobotState
 from numpy.typing import NDArray
 
 # Lying down in mid-stride tips a robot over: the policy is brought to a halt first.
@@ -249,6 +252,37 @@ class Walker:
         return self._stand + self._scale * self._action
 
 
+class Rehearsal:
+    """Observation, policy and supervision on a state, thrown away: a stand-in for all that acts.
+
+    limits … kp, kd are those of `robot`; the supervisor is one of its own, and active.
+    """
+
+    def __init__(self, bundle: Bundle, robot: RobotSpec, command: Array) -> None:
+        self._walker = Walker(bundle, command)
+        self._supervisor = Supervisor(
+            robot.limits, robot.stand, robot.rest, robot.kp, robot.kd, self._walker.dt
+        )
+        zero = np.zeros(len(robot.joints))
+        self._state = RobotState(
+            0.0, 0, robot.stand, zero, zero, np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3)
+        )
+        self._supervisor.start(0.0, self._state)
+        while self._supervisor.mode is Mode.SOFT_START:
+            self._supervise(self._state, None)
+
+    def play(self, state: RobotState) -> None:
+        target = self._walker.target(self._walker.bundle.act(self._walker.observe(state))[0])
+        self._supervise(state, target)
+
+    def _supervise(self, state: RobotState, target: Array | None) -> None:
+        mine = self._state
+        self._state = dataclasses.replace(
+            state, time=mine.time + self._walker.dt, sequence=mine.sequence + 1
+        )
+        self._supervisor.update(self._state.time, self._state, target)
+
+
 class Control:
     """A deployment while it runs: `tick` by the loop's thread, `stand_in` by the guard's."""
 
@@ -262,6 +296,8 @@ class Control:
         log: LogWriter | None,
     ) -> None:
         self._robot, self._walker, self._log = robot, walker, log
+        self._rehearsal = Rehearsal(walker.bundle, robot.spec, walker.command)
+        self._newest: RobotState | None = None
         self.supervisor, self.operator_ends = supervisor, False
         self._duration, self._ticks_per_action = duration, ticks_per_action
         self.patience = 0.25 * walker.dt / ticks_per_action
@@ -332,6 +368,19 @@ class Control:
             if self._sent == sent and not self.over:
                 self._send(now, state, late, read)
 
+    def acts_at(self, deadline: int) -> bool:
+        """Whether the policy is to act at the loop's deadline of that number."""
+        return self.supervisor.mode is Mode.ACTIVE and deadline >= self._action_due
+
+    def rehearse(self) -> None:
+        """Play the policy's tick through, without effect; the guard watches this one too."""
+        state = self._newest
+        if state is not None:
+            self._asked = time.monotonic()
+            with contextlib.suppress(Exception):  # where it acts, it is told
+                self._rehearsal.play(state)
+            self._asked = None
+
     def stand_in(self, late: float) -> None:
         """A tick in place of the loop's, where the policy has not answered yet."""
         asked = self._asked
@@ -347,7 +396,7 @@ class Control:
         """The time and the newest state; rises at the first."""
         now, state = time.monotonic(), None
         try:
-            state = self._robot.read()
+            state = self._newest = self._robot.read()
         except RobotError as error:
             self._lost(f"connection lost: {error}")
         except Exception as error:
@@ -550,6 +599,8 @@ def _run(control: Control, loop: RateLoop, operator: Operator, granted: Realtime
                 control.tick(loop.deadline, loop.lateness_last)
                 if control.over:
                     break
+                if control.acts_at(loop.deadline + 1):
+                    loop.rehearse = control.rehearse
         except BaseException as error:
             control.supervisor.fault(f"control loop: {type(error).__name__}: {error}")
             failed.append(error)

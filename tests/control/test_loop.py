@@ -54,6 +54,25 @@ def test_a_long_pause_skips_deadlines_instead_of_racing():
     assert loop.missed() == 5
 
 
+def test_a_rehearsal_comes_once_and_shortly_before_its_tick():
+    clock = Clock()
+    loop = RateLoop(100, 6, clock, clock.sleep)
+    rehearsed, starts = [], []
+
+    def rehearse():
+        rehearsed.append(clock.now)
+        clock.now += 0.0005
+
+    for tick in loop:
+        starts.append(clock.now)
+        if tick in (1, 3):
+            loop.rehearse = rehearse
+        clock.now += 0.0105 if tick == 3 else 0.001  # too late for the second
+    assert len(rehearsed) == 1
+    assert starts[2] - rehearsed[0] == pytest.approx(0.001, abs=1e-4)
+    assert loop.lateness[2] < 1e-4
+
+
 def test_percentiles():
     assert percentiles(np.array([])) == dict.fromkeys(("p50", "p99", "p99.9", "max"), 0.0)
     found = percentiles(np.arange(101) / 1000)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from motoric.hardware import deploy as deployment
+from motoric.hardware import observation
 from motoric.hardware.bundle import Bundle, BundleError, write_bundle
 from motoric.hardware.deploy import check_command, deploy, ticks_per_action
 from motoric.hardware.drivers import make_robot
@@ -408,6 +409,54 @@ def test_drivers():
     assert isinstance(make_robot("sim_go2"), SimRobot)
     with pytest.raises(ValueError, match="'spot' is unknown, expected one of sim_go2"):
         make_robot("spot")
+
+
+def test_a_rehearsal_has_no_effect_and_what_it_meets_is_no_fault(bundle_folder):
+    """A deployment's own observation, phase, action and supervisor stay as they were."""
+    from motoric.hardware.robot import RobotState
+
+    command = np.array([0.5, 0.0, 0.0])
+    bundle = Bundle.load(bundle_folder)
+    zero, upright = np.zeros(12), np.array([1.0, 0.0, 0.0, 0.0])
+
+    class Standing(SimRobot):
+        def read(self):
+            return RobotState(1.0, 1, GO2.stand, zero, zero, upright, np.zeros(3))
+
+    def control():
+        limits = (GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, 0.02)
+        walker = deployment.Walker(bundle, command)
+        return deployment.Control(
+            Standing(), deployment.Supervisor(*limits), walker, 1.0, 10, None
+        ), walker
+
+    (rehearsed, walker), (other, same) = control(), control()
+    for each in (rehearsed, other):
+        each._read()
+    for _ in range(3):
+        rehearsed.rehearse()
+    bundle.act = lambda observation: 1 / 0  # type: ignore[method-assign]
+    rehearsed.rehearse()
+    del bundle.act
+    state = rehearsed._newest
+    np.testing.assert_array_equal(walker.observe(state), same.observe(state))
+    assert rehearsed.supervisor.mode == other.supervisor.mode == "soft_start"
+    assert rehearsed._asked is None
+
+
+def test_one_observation_is_a_row_of_many():
+    rng = np.random.default_rng(0)
+    many = observation.Measured(
+        rng.normal(size=(9, 4)), rng.normal(size=(9, 3)), rng.normal(size=(9, 12)),
+        rng.normal(size=(9, 12)), GO2.stand, rng.normal(size=(9, 12)),
+        rng.normal(size=(9, 3)) * rng.integers(0, 2, (9, 1)), rng.uniform(size=9),
+    )  # fmt: skip
+    terms = go2_spec().terms
+    together = observation.observe(terms, many)
+    for i in range(9):
+        row = {k: v if k == "stand" else v[i : i + 1] for k, v in vars(many).items()}
+        one = observation.observe(terms, observation.Measured(**row))
+        np.testing.assert_allclose(one[0], together[i], rtol=2e-7, atol=0)
 
 
 def test_observation_of_the_robot_is_that_of_training():

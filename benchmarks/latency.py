@@ -1,0 +1,201 @@
+"""How long a policy's tick takes, and how punctual the loop is, beside the bare network.
+
+    python benchmarks/latency.py run RUN     # 5 minutes; on an idle machine
+    python benchmarks/latency.py report      # the tables in docs/latency.md
+
+Calls: the same network by onnxruntime alone, by torch (eager), as a bundle, and as the policy's
+whole tick (observation, network, joint targets, supervisor), each right after the other (warm), or
+after 20 ms of sleep (cold), taken in turns. Loop: whole deployments on the simulated Go2 in its own
+process, in turns.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from motoric.control.loop import percentiles
+from motoric.hardware.bundle import Bundle, find_bundle
+from motoric.hardware.deploy import Control, Rehearsal, deploy
+from motoric.hardware.go2 import GO2
+from motoric.hardware.robot import RobotState
+from motoric.hardware.sim_robot import SimRobot
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+FOLDER, PAGE = DOCS / "benchmarks" / "latency", DOCS / "latency.md"
+COMMAND, SECONDS, ROUNDS, CALLS = [0.5, 0.0, 0.0], 10.0, 3, 300
+QUANTILES = ("p50", "p99", "max")
+# name: loop rate, Hz; realtime; whether the policy's tick is rehearsed
+LOOPS = {
+    "500 Hz": (500.0, "auto", True),
+    "500 Hz, not rehearsed": (500.0, "auto", False),
+    "500 Hz, realtime=off": (500.0, "off", True),
+    "50 Hz": (50.0, "auto", True),
+}
+
+
+def calls(bundle: Bundle, policy: bytes) -> dict[str, Callable[[], object]]:
+    """What is timed, without arguments."""
+    size = bundle.spec.inputs[0].shape[0]
+    observation = np.random.default_rng(0).normal(size=(1, size)).astype(np.float32)
+    names, feed = [bundle.spec.action.name], {bundle.spec.inputs[0].name: observation}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(policy, options)
+    layers: list[torch.nn.Module] = []
+    model = onnx.load_from_string(policy)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".weight"):
+            layers += [torch.nn.Linear(tensor.dims[1], tensor.dims[0]), torch.nn.ELU()]
+    network = torch.nn.Sequential(*layers[:-1])
+    torch.set_num_threads(1)
+    zero = np.zeros(12)
+    upright = np.array([1.0, 0.0, 0.0, 0.0])
+    state = RobotState(0.0, 0, GO2.stand, zero, zero, upright, np.zeros(3))
+    tick = Rehearsal(bundle, GO2, np.array(COMMAND))
+
+    def eager() -> object:
+        with torch.no_grad():
+            return network(torch.from_numpy(observation)).numpy()
+
+    return {
+        "onnxruntime alone": lambda: session.run(names, feed),
+        "torch, eager": eager,
+        "bundle": lambda: bundle.act(observation),
+        "policy tick": lambda: tick.play(state),
+    }
+
+
+def time_calls(timed: dict[str, Callable[[], object]]) -> list[list[object]]:
+    """Rows: what, warm or cold, then QUANTILES, us."""
+    rows = []
+    for name, call in timed.items():
+        for how in ("cold", "warm"):
+            seconds = []
+            for _ in range(CALLS):
+                if how == "cold":
+                    time.sleep(0.02)
+                else:
+                    call()
+                began = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - began)
+            found = percentiles(np.array(seconds))
+            rows.append([name, how, *(f"{1e3 * found[q]:.1f}" for q in QUANTILES)])
+    return rows
+
+
+def time_loop(bundle: Bundle, name: str) -> list[object]:
+    """One deployment: a row of the loop's table."""
+    rate, realtime, rehearsed = LOOPS[name]
+    robot = SimRobot()
+    acts_at = Control.acts_at if rehearsed else lambda *_: False
+    try:
+        with mock.patch.object(Control, "acts_at", acts_at):
+            report = deploy(
+                bundle, robot, SECONDS, COMMAND, FOLDER / "log.mcap", keys=False, loop_rate=rate,
+                realtime=realtime,
+            )  # fmt: skip
+    finally:
+        robot.close()
+        (FOLDER / "log.mcap").unlink(missing_ok=True)
+    if report.fault is not None:
+        sys.exit(f"{name}: {report.fault}")
+    late = report.lateness_ms
+    return [
+        name, report.ticks, report.missed, f"{late['p99.9']:.3f}", f"{late['max']:.3f}",
+        *(f"{1e3 * report.policy_ms[q]:.0f}" for q in QUANTILES),
+        *(f"{1e3 * report.tick_ms[q]:.0f}" for q in QUANTILES),
+        f"{report.velocity_error_mean:.3f}", int(report.fell),
+    ]  # fmt: skip
+
+
+def run(folder: str) -> None:
+    path = find_bundle(folder, "best")[1]
+    bundle, timed = Bundle.load(path), calls(Bundle.load(path), (path / "policy.onnx").read_bytes())
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "calls.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["call", "caches", *(f"{q}_us" for q in QUANTILES)])
+        for _ in range(ROUNDS):
+            writer.writerows(time_calls(timed))
+    with (FOLDER / "loop.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([
+            "loop", "ticks", "late", "lateness_p99.9_ms", "lateness_max_ms",
+            *(f"policy_{q}_us" for q in QUANTILES), *(f"tick_{q}_us" for q in QUANTILES),
+            "velocity_error", "fell",
+        ])  # fmt: skip
+        for _ in range(ROUNDS):
+            for name in LOOPS:
+                row = time_loop(bundle, name)
+                writer.writerow(row)
+                print(*row, flush=True)
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (FOLDER / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def _median(rows: list[dict[str, str]], field: str, digits: int = 0) -> str:
+    """Median over the rounds, and the range."""
+    values = np.array([float(row[field]) for row in rows])
+    middle, low, high = np.median(values), values.min(), values.max()
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def report() -> None:
+    """Write the tables into the page."""
+    found = _rows("calls")
+    first = [
+        "| call | warm, median | warm, p99 | cold, median | cold, p99 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(row["call"] for row in found):
+        cells = []
+        for how in ("warm", "cold"):
+            chosen = [row for row in found if (row["call"], row["caches"]) == (name, how)]
+            cells += [_median(chosen, f"{q}_us") for q in ("p50", "p99")]
+        first.append(f"| {name} | {' | '.join(cells)} |")
+    found = _rows("loop")
+    second = [
+        "| loop | ticks > 1 ms late | lateness p99.9, ms | policy, median | policy, p99 "
+        "| policy tick, median | policy tick, p99 | velocity error, m/s | fell |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in LOOPS:
+        chosen = [row for row in found if row["loop"] == name]
+        late, ticks = (sum(int(row[key]) for row in chosen) for key in ("late", "ticks"))
+        fell = sum(int(row["fell"]) for row in chosen)
+        second.append(
+            f"| {name} | {late} of {ticks} ({late / ticks:.2%}) "
+            f"| {_median(chosen, 'lateness_p99.9_ms', 2)} "
+            f"| {_median(chosen, 'policy_p50_us')} | {_median(chosen, 'policy_p99_us')} "
+            f"| {_median(chosen, 'tick_p50_us')} | {_median(chosen, 'tick_p99_us')} "
+            f"| {_median(chosen, 'velocity_error', 3)} | {fell} of {len(chosen)} |"
+        )
+    text = PAGE.read_text()
+    for name, lines in (("calls", first), ("loop", second)):
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = "\n".join([before + begin, "", *lines, "", end + after])
+    PAGE.write_text(text)
+    print("\n".join([*first, "", *second]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["run"] and len(sys.argv) == 3:
+        run(sys.argv[2])
+    elif sys.argv[1:] == ["report"]:
+        report()
+    else:
+        sys.exit(__doc__)
