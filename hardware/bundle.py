@@ -230,7 +230,8 @@ class Bundle:
         wanted = {t.name: t.shape for t in spec.inputs}
         if actual != wanted:
             raise BundleError(f"policy.onnx takes {actual}, bundle.json says {wanted}")
-        types = {i.name: i.type for i in self._session.get_inputs() + self._session.get_outputs()}
+        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
+        types = {i.name: i.type for i in tensors}
         for tensor in (*spec.inputs, spec.action):
             expected = f"tensor({ORT_NAMES.get(tensor.dtype, tensor.dtype)})"
             if types.get(tensor.name, expected) != expected:
