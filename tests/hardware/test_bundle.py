@@ -14,12 +14,13 @@ import pytest
 from motoric.hardware.bundle import (
     Bundle,
     BundleError,
+    Tensor,
     _digest,
     read_spec,
     write_bundle,
 )
 from motoric.hardware.go2 import GO2
-from motoric.hardware.observation import Term
+from motoric.hardware.observation import Term, observation_size
 
 from ..conftest import TERMS, go2_spec, linear, standing
 
@@ -130,6 +131,26 @@ def test_a_network_of_another_size_is_named(tmp_path):
     write_bundle(tmp_path / "b", linear(np.zeros((40, 12)), np.zeros(12)), go2_spec())
     with pytest.raises(BundleError, match=r"takes .*40.*says .*47"):
         Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("which", ["observation", "action"])
+def test_a_network_of_another_type_is_named(tmp_path, which):
+    shape = (observation_size(TERMS),) if which == "observation" else (12,)
+    change = Tensor(which, shape, "float64")
+    spec = go2_spec(**({"inputs": (change,)} if which == "observation" else {"action": change}))
+    write_bundle(tmp_path / "b", standing(), spec)
+    with pytest.raises(BundleError, match=rf"{which} is tensor\(float\), .* says float64"):
+        Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_action_stays_what_it_was_when_the_next_is_asked_for(tmp_path, count):
+    size = observation_size(TERMS)
+    write_bundle(tmp_path / "b", linear(np.eye(size, 12), np.zeros(12)), go2_spec())
+    bundle = Bundle.load(tmp_path / "b")
+    first = bundle.act(np.ones((count, size), np.float32))
+    bundle.act(np.zeros((count, size), np.float32))
+    np.testing.assert_array_equal(first, np.ones((count, 12)))
 
 
 @pytest.mark.parametrize(
