@@ -107,7 +107,7 @@ class SimRobot(Robot):
         self._send(packets.encode_command(command))
 
     def deactivate(self) -> None:
-        # A robot that can't be reached switches its motors off by itself.
+        # A robot that can't be reached damps by itself.
         with contextlib.suppress(RobotError):
             self._send(packets.encode(packets.Packet(packets.DEACTIVATE, 0, time.monotonic(), b"")))
 

@@ -1,8 +1,8 @@
 """A simulated robot in its own process: physics in real time behind a TCP port of this machine.
 
 It begins lying down with its motors off. The motors compute their own PD torque from the last
-command, clipped to their limits, and damp when no command came for 100 ms. It ends when its
-standard input closes, that is with the process that started it.
+command, clipped to their limits, and damp when no command came for 100 ms or the client has gone.
+It ends when its standard input closes, that is with the process that started it.
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ def serve(
                 client.send(packets.encode(packets.Packet(packets.HELLO, 0, 0.0, hello)))
         elif not _receive(client, decoder, simulation, faults if allow_faults else None):
             client.close()
-            client = None
-            simulation.on = False
+            client = simulation.command = None  # damped
         if recording is not None:
             recording.step()
         simulation.step()
@@ -114,8 +113,7 @@ def serve(
                 pass  # the client doesn't read: this measurement is lost to it
             except OSError:
                 client.close()
-                client = None
-                simulation.on = False
+                client = simulation.command = None
     if recording is not None:
         recording.close()
 
