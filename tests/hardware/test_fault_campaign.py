@@ -1,0 +1,73 @@
+"""A small part of the fault campaign: a robot that stands, every fault once.
+
+The verdict is the campaign's (`benchmarks/fault_campaign.py`): from what the simulated robot wrote
+down of its motors. All time limits have a second of slack for a busy machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "fault_campaign.py"
+SLACK = 1.0  # s
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("fault_campaign", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # its dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+campaign = load()
+
+# the fault that ends it, the robot, words of the reason, faults before that must not end it
+CASES = (
+    ("policy process killed", "go2", "", ()),
+    ("policy process killed", "remote_go2", "server: damped: no command for 0.", ()),
+    ("policy process stopped for 200 ms", "go2", "paused for 0.|no command for 0.1 s", ()),
+    ("policy 200 ms late", "sim_go2", "policy late: no action for 0.", ()),
+    ("policy returns NaN", "sim_go2", "action: not finite", ()),
+    ("simulator killed", "go2", "s old, at most 0.1 allowed", ()),
+    ("simulator stopped for 200 ms", "sim_go2", "s old, at most 0.1 allowed", ()),
+    ("robot server killed", "remote_go2+go2", "s old, at most 0.1|connection lost", ()),
+    ("network stalls for 300 ms", "remote_go2", "s old, at most 0.1|damped: no command",
+     ("10 % of packets lost", "10 % of packets damaged")),
+    ("e-stop by key", "sim_go2", "e-stop by key", ("disk full while logging",)),
+)  # fmt: skip
+
+
+@pytest.fixture
+def domain() -> int:
+    """A DDS domain of this process's own."""
+    return 1 + (os.getpid() * 26 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])) % 98
+
+
+@pytest.mark.parametrize(
+    ("name", "robot", "words", "before"), CASES, ids=[f"{c[0]}, {c[1]}" for c in CASES]
+)
+def test_a_fault_ends_safe(bundle_folder, domain, name, robot, words, before):
+    for _ in range(3):  # on a machine that is too busy another fault may come first: not judged
+        try:
+            found = campaign.try_fault(
+                campaign.FAULTS[name], robot, bundle_folder, [0.0] * 3, walk=0.3,
+                before=tuple(campaign.FAULTS[n] for n in before), slack=SLACK,
+                options=("loop_rate=100", "realtime=off"), domain=domain,
+            )  # fmt: skip
+        except campaign.Failed as error:
+            words_of_failure = str(error)
+            continue
+        assert found.problem == ""
+        assert found.outcome == "safe"
+        if any(w in found.reason for w in words.split("|")):
+            return
+        words_of_failure = f"it ended otherwise: {found.reason}"
+    pytest.fail(words_of_failure)
