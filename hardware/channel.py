@@ -4,7 +4,7 @@ A datagram is a packet as in `packets` whose checksum is an authentication code,
 16 bytes. Two ends that know the same key prove it to each other with fresh random numbers:
 
     HELLO      client -> server   nonce of the client
-    CHALLENGE  client <- server   the same nonce, nonce of the server
+    CHALLENGE  client <- server   the same nonce, nonce of the server, `RATES`
     OPEN       client -> server   the robot the client expects (JSON)
     REFUSED    client <- server   nonce of the client, why not
 
@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from motoric.hardware.packets import HEADER, Packet, frame
-from motoric.hardware.robot import RobotSpec
+from motoric.hardware.robot import Robot, RobotSpec
 
-MAGIC, VERSION = b"MTRN", 1
+MAGIC, VERSION = b"MTRN", 2
 # STATE, COMMAND, ACTIVATE and DEACTIVATE as in `packets`
 HELLO, CHALLENGE, OPEN, REFUSED, HEARTBEAT, GOODBYE = 1, 7, 8, 9, 10, 11
 CODE = 16  # bytes of the authentication code
@@ -42,7 +42,10 @@ NONCE = 16  # bytes
 HELLO_PAYLOAD = 256  # bytes, padded: no answer to a stranger is longer than the question
 LARGEST = 65536  # bytes of a datagram
 ECHO = struct.Struct("<d")
+RATES = struct.Struct("<ff")  # Hz: commands the robot wants, and takes at most
 
+RATE = 200.0  # Hz at which the robot is read, and wants commands at most
+MOST_RATE = 500.0  # Hz, commands that may be sent if somebody insists
 HEARTBEAT_EVERY = 0.02  # s
 STALE = 0.1  # s, oldest command or state that is used
 GONE = 0.5  # s of silence until the other end counts as gone
@@ -83,6 +86,21 @@ def resolve(host: str, port: int, key_file: str | Path | None) -> tuple[int, Any
     if key_file is None and not ipaddress.ip_address(str(address[0])).is_loopback:
         raise ValueError(f"key_file: missing, needed for {host}: it is not this machine")
     return family, address
+
+
+def rates(robot: Robot) -> bytes:
+    """What a robot wants, within what a network is good for."""
+    return RATES.pack(
+        min(robot.loop_rate or RATE, RATE), min(robot.most_rate or math.inf, MOST_RATE)
+    )
+
+
+def decode_rates(data: bytes) -> tuple[float, float]:
+    """Commands wanted and taken at most, Hz. Raises ValueError for what can't be."""
+    wanted, most = RATES.unpack(data) if len(data) == RATES.size else (math.nan, math.nan)
+    if not 0 < wanted <= RATE or not 0 < most <= MOST_RATE:
+        raise ValueError(f"it wants {wanted:g} commands a second, and takes {most:g} at most")
+    return wanted, most
 
 
 def named(address: Any) -> str:

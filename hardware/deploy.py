@@ -158,10 +158,12 @@ class ReadOnly(Robot):
     """A robot that is read and never commanded: neither switched on nor off."""
 
     def __init__(self, robot: Robot) -> None:
-        self.spec, self.loop_rate, self._robot = robot.spec, robot.loop_rate, robot
+        self.spec, self._robot = robot.spec, robot
+        self.loop_rate, self.most_rate = robot.loop_rate, robot.most_rate
 
     def configure(self) -> None:
         self._robot.configure()
+        self.loop_rate, self.most_rate = self._robot.loop_rate, self._robot.most_rate
 
     def activate(self) -> None:
         pass
@@ -190,19 +192,28 @@ def check_command(spec: BundleSpec, command: list[float]) -> Array:
     return value
 
 
-def ticks_per_action(rate: float, wished: float | None, robot: float | None) -> int:
+def ticks_per_action(
+    rate: float, wished: float | None, robot: float | None, most: float | None = None
+) -> int:
     """How often the loop runs for each action of a policy of `rate` Hz.
 
-    wished: loop rate asked for, a multiple of the policy's (else ValueError); None: as `robot`
-    wants it, to the nearest multiple.
+    wished: loop rate asked for, a multiple of the policy's; None: as `robot` wants it, to the
+    nearest multiple. most: what the robot's link can take. Raises ValueError for what can't be.
     """
+    if most is not None and rate > most * (1 + 1e-6):
+        raise ValueError(
+            f"bundle: the policy acts at {rate:g} Hz, the robot's link takes at most {most:.0f} Hz"
+        )
     if wished is None:
-        return max(1, round((robot or rate) / rate))
+        ratio = max(1, round((robot or rate) / rate))
+        return ratio if most is None else min(ratio, int(most * (1 + 1e-6) / rate))
     ratio = round(wished / rate)
     if ratio < 1 or abs(wished / rate - ratio) > 1e-6:
         raise ValueError(
             f"loop_rate: {wished:g} Hz, expected a multiple of the policy's rate, {rate:g} Hz"
         )
+    if most is not None and wished > most * (1 + 1e-6):
+        raise ValueError(f"loop_rate: {wished:g} Hz, the robot's link takes at most {most:.0f} Hz")
     return ratio
 
 
@@ -523,7 +534,7 @@ def deploy(
     wish = check_command(spec, command)
     if not 0 < duration < 1e6:
         raise ValueError(f"duration: {duration}, expected a positive number of seconds")
-    ratio = ticks_per_action(spec.rate, loop_rate, robot.loop_rate)
+    ticks_per_action(spec.rate, loop_rate, robot.loop_rate, robot.most_rate)
     supervisor = Supervisor(
         model.limits, model.stand, model.rest, model.kp, model.kd, 1.0 / spec.rate
     )
@@ -533,18 +544,19 @@ def deploy(
     # The first call of a network is slow; it happens before anything moves.
     bundle.act(np.zeros((1, *spec.inputs[0].shape), np.float32))
     log = None
-    if log_path is not None:
-        log = LogWriter(log_path, {
-            "robot": model.name, "task": spec.task, "rate": str(spec.rate),
-            "loop_rate": str(ratio * spec.rate), "dry_run": str(dry_run).lower(),
-            "joints": ",".join(model.joints),
-        })  # fmt: skip
     operator = Operator(keys, supervisor.fault)
-    control = Control(robot, supervisor, walker, duration, ratio, log)
-    loop = RateLoop(ratio * spec.rate)
     try:
         with scheduling(realtime) as granted:
-            robot.configure()
+            robot.configure()  # only then a robot far away has said what it wants
+            ratio = ticks_per_action(spec.rate, loop_rate, robot.loop_rate, robot.most_rate)
+            if log_path is not None:
+                log = LogWriter(log_path, {
+                    "robot": model.name, "task": spec.task, "rate": str(spec.rate),
+                    "loop_rate": str(ratio * spec.rate), "dry_run": str(dry_run).lower(),
+                    "joints": ",".join(model.joints),
+                })  # fmt: skip
+            control = Control(robot, supervisor, walker, duration, ratio, log)
+            loop = RateLoop(ratio * spec.rate)
             with operator.listen():
                 robot.activate()
                 _run(control, loop, operator, granted)

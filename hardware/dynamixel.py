@@ -1,7 +1,8 @@
 """A chain of Dynamixel X-series servos, on a serial port, as a Robot.
 
 A thread owns the bus: it writes the goals made of the newest command, then reads all servos with
-one sync read, `rate` times a second and whenever a command comes. `read` and `write` never wait.
+one sync read, whenever a command comes and else `rate` times a second. `read` and `write` never
+wait.
 
 What a mode makes of tau = kp (q* - q) + kd (dq* - dq) + tau_ff:
 
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from motoric.control.limits import JointLimits
+from motoric.hardware import dynamixel_timing as timing
 from motoric.hardware.dynamixel_models import (
     ANGLE,
     BAUD_RATES,
@@ -75,6 +77,9 @@ STATE = (REGISTERS["realtime_tick"].address, 16)  # tick … present position, w
 HEALTH = (REGISTERS["present_input_voltage"].address, 3)
 WATCHDOG = (REGISTERS["bus_watchdog"].address, 1)
 POSITION_MODES = ("position", "extended_position", "current_position")
+GOAL_BYTES = {
+    "position": 4, "extended_position": 4, "current_position": 18, "velocity": 4, "current": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,22 @@ def chain_spec(name: str, joints: tuple[Joint, ...]) -> RobotSpec:
     )
 
 
+def most_rate(joints: tuple[Joint, ...], baud: int, adapter: float = timing.ADAPTER) -> float:
+    """How often a second the goals can be written and the states read, Hz.
+
+    adapter: s it may keep bytes back. The slow reads of health and watchdogs go off it.
+    """
+    count, modes = len(joints), [joint.mode for joint in joints]
+    same = len({m.removeprefix("extended_") for m in modes}) == 1
+    cycle = timing.write_seconds([GOAL_BYTES[m] for m in modes], same, baud)
+    cycle += timing.read_seconds(count, STATE[1], baud, adapter)
+    slow = ((HEALTH, HEALTH_EVERY), (WATCHDOG, WATCHDOG_EVERY))
+    return timing.most_cycles(
+        cycle,
+        [(timing.read_seconds(count, place[1], baud, adapter), every) for place, every in slow],
+    )
+
+
 # ---------------------------------------------------------------------------------------------
 # Calibration
 # ---------------------------------------------------------------------------------------------
@@ -296,8 +317,9 @@ class DynamixelRobot(Robot):
     """Servos by joint name on one port; see `configs/robot/x_arm6.yaml` for all options.
 
     mode: of joints that name none; calibration: file, made by `motoric calibrate`
-    rate: of the bus, Hz; latency: s an answer may be late; watchdog: s after which the servos stop
-    by themselves when nothing is heard
+    rate: of the bus and of the control loop, Hz, at most what the bus can hold (`most_rate`)
+    latency: s an answer may be late; watchdog: s after which the servos stop by themselves when
+    nothing is heard
     `health` has the slow readings, `misread` counts reads that gave no new state.
     """
 
@@ -333,6 +355,13 @@ class DynamixelRobot(Robot):
         self.spec = chain_spec(name, self.joints)
         self.port, self.baud, self.latency = port, baud, latency
         self.calibration, self.period = Path(calibration), 1.0 / rate
+        self.loop_rate: float = float(rate)
+        self.most_rate: float = most_rate(self.joints, baud)
+        if rate > self.most_rate:
+            raise ValueError(
+                f"rate: {rate:g} Hz, {len(ids)} servos at {baud} baud can be written and read "
+                f"{self.most_rate:.0f} times a second at most"
+            )
         self._watchdog = math.ceil(watchdog / WATCHDOG_UNIT - 1e-9)
         nothing = np.full(len(ids), np.nan)
         self.health, self.misread = Health(nothing, nothing), 0
@@ -354,6 +383,7 @@ class DynamixelRobot(Robot):
         self._error: RobotError | None = None
         self._ticks: tuple[float, float, list[int]] | None = None
         self._sequence = 0
+        self._temperature = np.zeros(0)  # none yet
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -385,6 +415,7 @@ class DynamixelRobot(Robot):
         try:
             with self._said():
                 self._bus = Bus(self.port, self.baud, self.latency)
+                self._check_adapter(self._bus.port.adapter)
                 self._bus.drain()
                 self._find(self._bus)
                 atexit.register(self.close)
@@ -400,6 +431,16 @@ class DynamixelRobot(Robot):
         except BaseException:
             self.close()
             raise
+
+    def _check_adapter(self, latency: float) -> None:
+        """What the adapter's latency timer (s; 0: it has none) leaves of the rate."""
+        self.most_rate = most_rate(self.joints, self.baud, max(latency, timing.ADAPTER))
+        if self.loop_rate > self.most_rate:
+            raise RobotError(
+                f"rate: {self.loop_rate:g} Hz, the adapter of {self.port} keeps bytes back for "
+                f"{1000 * latency:.0f} ms, which leaves {self.most_rate:.0f} Hz: write 1 to its "
+                "latency_timer (/sys/class/tty/…/device)"
+            )
 
     @contextlib.contextmanager
     def _said(self) -> Any:
@@ -642,7 +683,11 @@ class DynamixelRobot(Robot):
                     f"{self.spec.name}: no state from the servos for {age:.0f} s, configure again"
                 )
                 return
-            self._wake.wait(max(0.0, began + self.period - time.monotonic()))
+            # Commands that come at this rate or faster set the pace: half a period's grace.
+            newest = self._command
+            paced = newest is not None and began - newest[0] < self.period
+            due = began + (1.5 if paced and self._active else 1.0) * self.period
+            self._wake.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
 
     def _read_state(self) -> bool:
@@ -677,6 +722,7 @@ class DynamixelRobot(Robot):
             torque=self._sign * currents * self._torque_unit,
             orientation=np.array([1.0, 0.0, 0.0, 0.0]),
             angular_velocity=np.zeros(3),
+            temperature=self._temperature,
         )
         return True
 
@@ -718,6 +764,7 @@ class DynamixelRobot(Robot):
             np.array([float(d[2]) for d in data]),
             np.array([int.from_bytes(d[:2], "little") / 10 for d in data]),
         )
+        self._temperature = self.health.temperature
 
     def _set_watchdogs(self, bus: Bus) -> None:
         from dynamixel_sdk import GroupSyncWrite

@@ -38,6 +38,7 @@ class Port(sdk.PortHandler):
     def __init__(self, name: str, latency: float) -> None:
         super().__init__(name)
         self.latency, self.adapter, self.abandoned = latency, 0.0, False
+        self._out = 0.0  # ms, when the last byte has gone out: the system keeps them until then
 
     def setupPort(self, cflag: int) -> bool:
         if self.is_open:
@@ -58,8 +59,13 @@ class Port(sdk.PortHandler):
         return time.monotonic() * 1000
 
     def setPacketTimeout(self, packet_length: int) -> None:
-        late = 1000 * (self.latency + self.adapter)
+        late = 1000 * (self.latency + self.adapter) + max(self._out - self.getCurrentTime(), 0.0)
         self.setPacketTimeoutMillis(self.tx_time_per_byte * packet_length + late)
+
+    def writePort(self, packet: list[int]) -> int:
+        now, sent = self.getCurrentTime(), self.ser.write(bytes(packet)) or 0
+        self._out = max(self._out, now) + self.tx_time_per_byte * sent
+        return sent
 
     def readPort(self, length: int) -> bytes:
         if self.abandoned:

@@ -290,23 +290,29 @@ class Chain:
     """Servos on one half-duplex bus.
 
     corrupt, lose: share of bytes that change a bit, or vanish, in either direction
+    adapter: s for which a USB adapter keeps back what came
     written: what servos took, newest last; hold: s the next answer is late by (once)
     """
 
     def __init__(
-        self, servos: list[Servo], corrupt: float = 0.0, lose: float = 0.0, seed: int = 0
+        self,
+        servos: list[Servo],
+        corrupt: float = 0.0,
+        lose: float = 0.0,
+        adapter: float = 0.0,
+        seed: int = 0,
     ) -> None:
         ids = [servo.values["id"] for servo in servos]
         if len(set(ids)) != len(ids):
             raise ValueError(f"servo ids {ids}: each must be there once")
-        self.servos, self.corrupt, self.lose = servos, corrupt, lose
+        self.servos, self.corrupt, self.lose, self.adapter = servos, corrupt, lose, adapter
         self.written: deque[Written] = deque(maxlen=200_000)
         self.hold = 0.0
         self.packets = 0  # instructions understood
         self._rng = np.random.default_rng(seed)
         self._decoder = Decoder()
         self._now: float | None = None
-        self._heard = -math.inf
+        self._heard = self._free = -math.inf  # the last instruction; the end of the last byte
 
     def __getitem__(self, id: int) -> Servo:
         return next(s for s in self.servos if s.values["id"] == id)
@@ -358,12 +364,16 @@ class Chain:
             if listening:
                 self._heard, self.packets = now, self.packets + 1
             self._execute(packet, listening, now, answers, delays)
-        result, due = [], self.hold if answers else 0.0
+        if not listening:
+            return []
+        due = max(self._free - now, 0.0) + len(data) * 10 / baud  # half duplex: one after another
         if answers:
-            self.hold = 0.0
+            due, self.hold = due + self.hold, 0.0
+        result = []
         for answer, delay in zip(answers, delays, strict=True):
             due += delay + len(answer) * 10 / baud
-            result.append((due, self.damage(answer)))
+            result.append((due + self.adapter, self.damage(answer)))
+        self._free = now + due
         return result
 
     @property
@@ -562,7 +572,11 @@ class Emulator:
 
 
 def make_chain(
-    servos: list[tuple[int, str]], baud: int = 1_000_000, corrupt: float = 0.0, lose: float = 0.0
+    servos: list[tuple[int, str]],
+    baud: int = 1_000_000,
+    corrupt: float = 0.0,
+    lose: float = 0.0,
+    adapter: float = 0.0,
 ) -> Chain:
     """Servos by id and model, all at one baud rate."""
     made = []
@@ -571,7 +585,7 @@ def make_chain(
             raise ValueError(f"model {name!r} is unknown, expected one of {', '.join(MODELS)}")
         made.append(Servo(id, MODELS[name]))
         made[-1].values["baud_rate"] = BAUD_RATES[baud]
-    return Chain(made, corrupt, lose)
+    return Chain(made, corrupt, lose, adapter)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ class RemoteRobot(Robot):
 
     host, port: of the server; key_file: the same key as the server's, may be left out on one and
     the same machine; robot: its name (a key of `ROBOTS`)
+    loop_rate, most_rate: as the server said when it was connected to
     stale: states dropped because they were more than 100 ms old; late: datagrams dropped because
     they were old, repeated or out of order; rejected: those that were damaged or not authentic
     """
@@ -61,6 +62,7 @@ class RemoteRobot(Robot):
         self._lost = self._damped = ""  # why
         self._motors, self._confirmed, self._activation = Motors.OFF, 0, 0
         self._spoke = 0.0
+        self.loop_rate = self.most_rate = None
 
     @property
     def name(self) -> str:
@@ -196,9 +198,14 @@ class RemoteRobot(Robot):
                 rest = packet.payload[channel.NONCE :]
                 if packet.kind == channel.REFUSED:
                     raise RobotError(f"{self.name} refuses: {rest.decode(errors='replace')}")
-                if packet.kind == channel.CHALLENGE and len(rest) == channel.NONCE:
-                    if rest != theirs:
-                        theirs, tries = rest, 0
+                if packet.kind == channel.CHALLENGE:
+                    try:
+                        rates = channel.decode_rates(rest[channel.NONCE :])
+                    except ValueError as error:
+                        raise RobotError(f"{self.name}: {error}") from None
+                    self.loop_rate, self.most_rate = rates
+                    if rest[: channel.NONCE] != theirs:
+                        theirs, tries = rest[: channel.NONCE], 0
                         self._channel = Channel(key, (mine, theirs), server=False)
                     until = 0.0  # on with OPEN
         raise RobotError(f"{self.name}: no answer in {CONNECT_SECONDS:.0f} s")

@@ -94,10 +94,14 @@ class Robot(ABC):
 
     loop_rate: how often it wants to be read and commanded, Hz; the control loop runs at the
         multiple of the policy's rate nearest to it. None: once per action of the policy.
+    most_rate: how often its link can take it at most, Hz; a loop that is faster, or a policy, is
+        refused. None: no bound.
+    Both may be found out in `configure`.
     """
 
     spec: RobotSpec
     loop_rate: float | None = None
+    most_rate: float | None = None
 
     @abstractmethod
     def configure(self) -> None:

@@ -31,7 +31,6 @@ from motoric.hardware import channel, packets
 from motoric.hardware.channel import Channel, Message, named
 from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
 
-RATE = 200.0  # Hz at which the robot is read
 DAMPING = 2.0  # N m s / rad
 PENDING = 16  # handshakes begun and not ended
 PENDING_SECONDS = 2.0
@@ -183,7 +182,7 @@ class RobotServer:
                 self.apply(now)
                 if now >= due:
                     self.tick(now)
-                    due = max(due + 1 / RATE, now)
+                    due = max(due + 1 / channel.RATE, now)
             why = f"the server was ended: {end}"
         except RobotError as error:
             why = f"the robot was lost: {error}"
@@ -249,7 +248,7 @@ class RobotServer:
             waiting[address, theirs] = Handshake(
                 nonces, Channel(self._key, nonces, server=True), now + PENDING_SECONDS
             )
-        payload = b"".join(waiting[address, theirs].nonces)
+        payload = b"".join((*waiting[address, theirs].nonces, channel.rates(self.robot)))
         packet = packets.Packet(channel.CHALLENGE, 0, now, payload)
         self._send(channel.seal(channel.derive(self._key, "challenge"), packet), address)
 

@@ -599,7 +599,8 @@ def test_a_missing_servo(arm):
 
 
 def test_a_wrong_baud_rate(arm):
-    refused(remade(arm, baud=57600), "servo 1 answers at 1000000: set robot.options.baud=1000000")
+    robot = remade(arm, baud=57600, rate=10)
+    refused(robot, "servo 1 answers at 1000000: set robot.options.baud=1000000")
 
 
 def test_no_servo_at_all(arm):

@@ -273,8 +273,12 @@ def test_answers_take_their_time_on_the_wire():
     line = Line((1, "xl330-m288"), (2, "xl330-m288"))
     ask = encode(Packet(protocol.BROADCAST, protocol.SYNC_READ, b"\x84\x00\x04\x00\x01\x02"))
     first, second = (later for later, _ in line.chain.receive(ask, 0.0, BAUD))
-    assert first == pytest.approx(0.0005 + 15 * 10 / BAUD)
-    assert second == pytest.approx(2 * first)
+    asked, each = len(ask) * 10 / BAUD, 0.0005 + 15 * 10 / BAUD
+    assert first == pytest.approx(asked + each)
+    assert second == pytest.approx(asked + 2 * each)
+    line.chain.adapter = 0.001
+    (third, _) = (later for later, _ in line.chain.receive(ask, 0.0001, BAUD))  # it must wait
+    assert third == pytest.approx(second - 0.0001 + asked + each + 0.001)
 
 
 def test_damage_rates():

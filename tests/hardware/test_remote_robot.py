@@ -85,10 +85,10 @@ def order(position=None, kp=5.0, **changes) -> RobotCommand:
 
 def test_golden_bytes():
     """Laid out by hand; the code is `openssl dgst -sha256 -mac HMAC` of the bytes before it."""
-    body = "4d54524e 01 03 0200 07000000 000000000000f83f abcd"
-    golden = bytes.fromhex(body + "4e4c24a7dd5b76288ae499d6e8949fb0")
+    body = "4d54524e 02 03 0200 07000000 000000000000f83f abcd"
+    golden = bytes.fromhex(body + "8d04ced673973fce6300f24994e44bb3")
     assert channel.seal(KEY, Packet(3, 7, 1.5, b"\xab\xcd")) == golden
-    assert channel.unseal(KEY, golden) == (1, Packet(3, 7, 1.5, b"\xab\xcd"))
+    assert channel.unseal(KEY, golden) == (2, Packet(3, 7, 1.5, b"\xab\xcd"))
 
 
 def test_golden_keys_and_command():
@@ -99,7 +99,7 @@ def test_golden_keys_and_command():
     client, server = (Channel(KEY, nonces, server=s) for s in (False, True))
     data = client.seal(packets.COMMAND, struct.pack("<I", 1), 2.0)
     assert data[:-16].hex() == (
-        "4d54524e" "01" "03" "0c00" "01000000" "0000000000000040" "000000000000f87f" "01000000"
+        "4d54524e" "02" "03" "0c00" "01000000" "0000000000000040" "000000000000f87f" "01000000"
     )  # fmt: skip
     message = server.unseal(data, 9.0)
     assert message is not None
@@ -172,7 +172,8 @@ class Bench:
         assert found is not None
         assert found[1].kind == channel.CHALLENGE
         assert found[1].payload[:16] == mine
-        made = Channel(self.key, (mine, found[1].payload[16:]), server=False)
+        assert len(found[1].payload) == 16 + 16 + 8
+        made = Channel(self.key, (mine, found[1].payload[16:32]), server=False)
         spec = channel.describe(GO2) if expected is None else expected
         data = made.seal(channel.OPEN, json.dumps(spec).encode(), self.now)
         self.server.receive(data, address, self.now)
@@ -305,8 +306,8 @@ def test_a_client_of_another_robot_is_told_the_difference(bench, change, words):
 
 
 def test_another_protocol_version_is_named(bench):
-    bench.server.receive(bench.hello(version=2), Bench.CLIENT, bench.now)
-    assert bench.refusal() == "protocol version 1, the client speaks 2"
+    bench.server.receive(bench.hello(version=1), Bench.CLIENT, bench.now)
+    assert bench.refusal() == "protocol version 2, the client speaks 1"
 
 
 def test_a_second_client_is_refused(bench):
@@ -632,6 +633,46 @@ def test_the_six_methods(serve, connect, tmp_path):
     robot.configure()  # a new session: the motors are off until asked for
     time.sleep(0.05)
     assert not served.robot.on
+
+
+@pytest.mark.parametrize(
+    ("wants", "takes", "expected"),
+    [
+        (500.0, None, (200.0, 500.0)),  # more than a network is good for
+        (100.0, 160.0, (100.0, 160.0)),  # a servo chain
+        (None, None, (200.0, 500.0)),
+        (30.0, 1e6, (30.0, 500.0)),
+    ],
+)
+def test_the_served_robot_says_how_often_it_wants_commands(serve, connect, wants, takes, expected):
+    robot = Watched()
+    robot.loop_rate, robot.most_rate = wants, takes
+    client = connect(serve(robot).server.address[1])
+    assert (client.loop_rate, client.most_rate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(float("nan"), 100.0), (0.0, 100.0), (1e9, 1e9), (100.0, float("inf"))]
+)
+def test_rates_that_can_not_be_are_an_error(numbers):
+    with pytest.raises(ValueError, match="commands a second"):
+        channel.decode_rates(channel.RATES.pack(*numbers))
+    with pytest.raises(ValueError, match="commands a second"):
+        channel.decode_rates(b"")
+
+
+def test_deploy_runs_at_the_rate_the_served_robot_said(serve, bundle_folder):
+    """Known only once it is connected to: the loop is made after that."""
+    robot = Watched()
+    robot.loop_rate = 100.0
+    robot.position = GO2.stand.copy()
+    client = RemoteRobot(port=serve(robot).server.address[1])
+    report = run(bundle_folder, client, 0.3)
+    assert report.loop_rate == 100.0
+    robot.loop_rate, robot.most_rate = 20.0, 40.0
+    with pytest.raises(ValueError, match="acts at 50 Hz, the robot's link takes at most 40 Hz"):
+        run(bundle_folder, client, 0.3)
+    assert not robot.on
 
 
 @pytest.mark.parametrize("server_key", [None, "a"])
