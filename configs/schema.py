@@ -318,6 +318,16 @@ class Serve:
 
 
 @dataclass
+class Check:
+    """Watch a robot's joints, base, battery and link with its motors off; nothing is commanded."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"robot": "sim_go2"}, "_self_"])
+    robot: Any = MISSING
+    interface: str | None = doc(None, "network interface the robot is on, e.g. eth0")
+    duration: float | None = doc(None, "s; null: until Ctrl-C", POSITIVE)
+
+
+@dataclass
 class Calibrate:
     """Record zero and range of every joint of a servo chain, moved by hand with torque off."""
 
@@ -335,7 +345,13 @@ class Simulate:
     )
     robot: Any = MISSING
     viewer: Any = MISSING
-    interface: str = doc("lo", "network interface to serve on; lo: this machine only")
+    interface: str | None = doc(None, "network interface to serve on; null: lo, this machine only")
+    port: str | None = doc(
+        None, "path at which a servo chain's serial port appears; null: /dev/pts/..."
+    )
+    lose: float = doc(0.0, "share that is lost on the wire, either way: bytes, or messages", SHARE)
+    corrupt: float = doc(0.0, "share that is damaged on the wire: bytes, or messages", SHARE)
+    hand: bool = doc(False, "a hand moves a servo chain's joints, one by one, while torque is off")
     record: str | None = doc(None, "MCAP file to write: what the motors did in every time step")
 
 
@@ -361,6 +377,7 @@ COMMANDS: dict[str, type] = {
     "export": Export,
     "deploy": Deploy,
     "serve": Serve,
+    "check": Check,
     "calibrate": Calibrate,
     "simulate": Simulate,
     "replay": Replay,

@@ -28,6 +28,7 @@ B2 = RobotSpec(
     rest=np.tile([0.0, 1.36, -2.65], 4),
     kp=np.full(12, 1000.0),
     kd=np.full(12, 10.0),
+    mjcf="b2.xml",
     feet=LEGS,
     base_height=0.55,
 )

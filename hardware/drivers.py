@@ -26,9 +26,12 @@ DRIVERS: dict[str, tuple[str, str]] = {
 }
 
 # by the name that configurations use:
-# module and class that serves a simulated robot to that driver, over its own wire
+# module and class (or function) of its simulated counterpart on its own wire, see `simulated.py`
 SIMULATED: dict[str, tuple[str, str]] = {
-    "go2": ("motoric.hardware.unitree_server", "SimulatedUnitree")
+    "go2": ("motoric.hardware.unitree_server", "go2"),
+    "b2": ("motoric.hardware.unitree_server", "b2"),
+    "g1": ("motoric.hardware.unitree_server", "g1"),
+    "dynamixel": ("motoric.hardware.simulated_chain", "SimulatedChain"),
 }
 
 

@@ -61,5 +61,6 @@ G1 = RobotSpec(
     rest=_STAND,
     kp=_KP,
     kd=_KD,
+    mjcf="g1.xml",
     base_height=0.76,
 )

@@ -10,6 +10,8 @@ friction by a motor that wants rest and is as strong as the friction.
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,14 +34,27 @@ Array = NDArray[np.float64]
 MISSING = "engine=pybullet needs PyBullet: pip install 'motoric[pybullet]'"
 
 
+def import_quietly() -> Any:
+    """The module, which otherwise prints when it was built. Raises ImportError without PyBullet."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import pybullet
+    except ImportError:
+        raise ImportError(MISSING) from None
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+    return pybullet
+
+
 class PyBulletWorld:
     """A floor and a robot. Raises ImportError, naming the extra, where PyBullet is missing."""
 
     def __init__(self, robot: RobotSpec, model: mujoco.MjModel, timestep: float) -> None:
-        try:
-            import pybullet
-        except ImportError:
-            raise ImportError(MISSING) from None
+        pybullet = import_quietly()
         self._bullet: Any = pybullet
         self.robot, self.timestep = robot, timestep
         self._client = pybullet.connect(pybullet.DIRECT)

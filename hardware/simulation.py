@@ -81,7 +81,8 @@ class Simulation(Motors):
         self.model = load_model(spec)
         self.model.opt.timestep = timestep
         self.data = mujoco.MjData(self.model)
-        height = 0.5 * spec.base_height
+        # One that has no pose to lie in hangs on a rope.
+        height = (1.1 if np.array_equal(spec.rest, spec.stand) else 0.5) * spec.base_height
         self.data.qpos[:7] = [0, 0, height, 1, 0, 0, 0]
         self.data.qpos[7:] = spec.rest
         for _ in range(round(1.0 / timestep)):  # let it settle on the floor

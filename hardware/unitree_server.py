@@ -1,15 +1,18 @@
 """A simulated Unitree robot on DDS: MuJoCo in real time behind the topics of SDK2.
 
-`rt/lowcmd` in, `rt/lowstate` out at 500 Hz, `rt/sportmodestate` at 100 Hz, and the services
-`motion_switcher` and `sport`, so that any SDK2 program can talk to it. The built-in motion
-service begins active, as on the robot: it holds the robot lying, can be asked to stand it up or
-down, and low-level commands are ignored until it is released. A command with a wrong checksum is
-dropped. Without commands for 0.1 s the motors damp.
+`rt/lowcmd` in, `rt/lowstate` out at 500 Hz, `rt/sportmodestate` at 100 Hz (a G1 has
+`rt/lf/bmsstate` at 20 Hz instead), and the services `motion_switcher` and `sport`, so that any SDK2
+program can talk to it. The built-in motion service begins active, as on the robot: it holds the
+robot lying (a G1: hanging), can be asked to stand it up or down, and low-level commands are ignored
+until it is released. A command with a wrong checksum is dropped, and so is one to a G1 that does
+not repeat its `mode_machine`. Without commands for 0.1 s the motors damp.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import json
 import os
 import signal
@@ -21,14 +24,19 @@ import mujoco
 import numpy as np
 from motoric.hardware import unitree_messages as messages
 from motoric.hardware import unitree_rpc as rpc
+from motoric.hardware.b2 import B2
 from motoric.hardware.dds import Dds
+from motoric.hardware.g1 import G1
+from motoric.hardware.go2 import GO2
 from motoric.hardware.recording import Recording
 from motoric.hardware.robot import RobotCommand, RobotSpec
+from motoric.hardware.simulated import Simulated
 from motoric.hardware.simulation import Simulation, real_time
-from motoric.hardware.unitree import GO2_WIRE, Wire
+from motoric.hardware.unitree import B2_WIRE, G1_WIRE, GO2_WIRE, Wire
 
 TIMESTEP = 0.002  # s
-WIRES: dict[str, Wire] = {"go2": GO2_WIRE}
+WIRES: dict[str, Wire] = {"go2": GO2_WIRE, "b2": B2_WIRE, "g1": G1_WIRE}
+MODE_MACHINE = 5  # of a G1 with 29 joints
 AMBIENT = 35  # degrees Celsius of a motor at rest
 RAMP = 1.5  # s to stand up or lie down
 BUSY, RELEASE_FAILED = 7002, 7008
@@ -85,11 +93,11 @@ class MotionService:
         return RobotCommand(now, 0, target, zero, 2.0 * self.spec.kp, 2.0 * self.spec.kd, zero)
 
 
-class SimulatedUnitree:
+class SimulatedUnitree(Simulated):
     """The robot's side of the wire.
 
     battery: %; temperature: of the motors above that of the air, degrees Celsius
-    corrupt: share of states whose checksum is wrong (tests)
+    corrupt, lose: share of states and of commands with a wrong checksum, or that vanish
     record: file for what its motors did
     damaged, ignored: commands dropped for their checksum; because the service was active
     """
@@ -102,28 +110,51 @@ class SimulatedUnitree:
         battery: int = 95,
         temperature: int = AMBIENT,
         corrupt: float = 0.0,
+        lose: float = 0.0,
         releases: bool = True,
         record: str | None = None,
     ) -> None:
-        from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_, SportModeState_
+        from unitree_sdk2py.idl.unitree_go.msg.dds_ import SportModeState_
 
         self.wire = WIRES[spec.name]
+        self._go = self.wire.family is messages.GO
+        if self._go:
+            from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_, LowState_
+        else:
+            from unitree_sdk2py.idl.unitree_hg.msg.dds_ import BmsState_, LowCmd_, LowState_
         self.simulation = Simulation(spec, TIMESTEP)
         self.simulation.on = True
         self.service = MotionService(spec, releases)
-        self._battery, self._temperature, self._corrupt = battery, temperature, corrupt
+        self._battery, self._temperature = battery, temperature
+        self._corrupt, self._lose = corrupt, lose
         self._rng = np.random.default_rng(0)
         self._motors = np.array(self.wire.motors)
         self.damaged = self.ignored = 0
         dds = self._dds = Dds(interface, domain)  # the topics live as long as it does
         self._commands = dds.reader("rt/lowcmd", LowCmd_)
         self._states = dds.writer("rt/lowstate", LowState_)
-        self._sport_states = dds.writer("rt/sportmodestate", SportModeState_)
+        if self._go:
+            self._sport_states = dds.writer("rt/sportmodestate", SportModeState_)
+        else:
+            self._bms_states = dds.writer("rt/lf/bmsstate", BmsState_)
         self._services = (
             rpc.Server(dds, rpc.MOTION_SWITCHER, "1.0.0.1", self.service.switch),
             rpc.Server(dds, rpc.SPORT, "1.0.0.1", self._sport),
         )
         self._recording = None if record is None else Recording(record, self.simulation)
+        pose = "lying" if self.wire.lies_down else "hanging on a rope"
+        self.where = f"on {interface}, DDS domain {domain}: {pose}, its motion service active"
+        self.reach = (f"interface={interface}",)
+        self.model = self.simulation.model
+
+    def pose(self) -> np.ndarray:
+        return self.simulation.data.qpos.copy()
+
+    def run(self, stop: threading.Event) -> None:
+        for _ in real_time(TIMESTEP):
+            if stop.is_set():
+                return
+            self.step()
 
     def _sport(self, api: int, parameter: dict[str, Any]) -> tuple[int, str]:
         return self.service.sport(self.simulation.data.time, self.simulation.data.qpos[7:], api)
@@ -143,28 +174,40 @@ class SimulatedUnitree:
             name = self.service.name
             self._recording.step(f"motion service: {name}" if name else "")
         simulation.step()
-        self._states.write(self._low_state())
-        if simulation.steps % 5 == 0:
+        for data in self._damage([self._low_state()]):
+            self._states.write(data)
+        if self._go and simulation.steps % 5 == 0:
             self._sport_states.write(self._sport_state())
+        if not self._go and simulation.steps % 25 == 0:
+            bms = messages.HG_BMS.new()
+            bms["soc"] = self._battery
+            self._bms_states.write(messages.HG_BMS.encode(bms))
 
     def close(self) -> None:
-        """Finish the recording."""
+        """Finish the recording, leave the domain."""
         if self._recording is not None:
             self._recording.close()
+        for name in ("_commands", "_states", "_sport_states", "_bms_states", "_services", "_dds"):
+            vars(self).pop(name, None)
+        gc.collect()  # now, not while the interpreter ends, which Cyclone DDS does not survive
 
     def _take_command(self) -> None:
-        for data in self._commands.take():
+        for data in self._damage(self._commands.take()):
             try:
                 message = self.wire.family.command.decode(data)
             except ValueError:
                 self.damaged += 1
                 continue
-            if messages.crc(message) != int(message["crc"]):
+            if messages.crc(message) != int(message["crc"]) or not self._for_us(message):
                 self.damaged += 1
             elif self.service.name:
                 self.ignored += 1
             else:
                 self.simulation.take(self._decode(message))
+
+    def _for_us(self, message: np.ndarray) -> bool:
+        """unitree_hg names the machine, and here the joints in series only."""
+        return self._go or (message["mode_machine"], message["mode_pr"]) == (MODE_MACHINE, 0)
 
     def _decode(self, message: np.ndarray) -> RobotCommand:
         motor = message["motor_cmd"][self._motors]
@@ -203,23 +246,34 @@ class SimulatedUnitree:
     def _low_state(self) -> bytes:
         layout, state = self.wire.family.state, self.simulation.state()
         message = layout.new()
-        message["head"], message["level_flag"] = messages.HEAD, messages.LOW_LEVEL
         self._imu(message["imu_state"])
         motor = message["motor_state"]
         motor["mode"][self._motors] = messages.SERVO
         motor["q"][self._motors], motor["dq"][self._motors] = state.position, state.velocity
         motor["tau_est"][self._motors] = state.torque
         motor["temperature"][self._motors] = self._temperature
-        message["bms_state"]["soc"] = self._battery
-        message["power_v"] = 25.2 + 0.04 * self._battery
-        message["power_a"] = 1.0 + 0.05 * np.abs(state.torque).sum()
+        if self._go:
+            message["head"], message["level_flag"] = messages.HEAD, messages.LOW_LEVEL
+            message["bms_state"]["soc"] = self._battery
+            message["power_v"] = 25.2 + 0.04 * self._battery
+            message["power_a"] = 1.0 + 0.05 * np.abs(state.torque).sum()
+        else:
+            message["mode_machine"] = MODE_MACHINE
         message["tick"] = round(state.time * 1e3) % 2**32
-        data = messages.seal(layout, message)
-        if self._rng.random() < self._corrupt:
-            changed = bytearray(data)
-            changed[self._rng.integers(4, len(changed))] ^= 0x10
-            return bytes(changed)
-        return data
+        return messages.seal(layout, message)
+
+    def _damage(self, given: list[bytes]) -> list[bytes]:
+        """Messages as they come out at the other end of the wire."""
+        kept = []
+        for data in given:
+            draw = self._rng.random()
+            if draw < self._corrupt:
+                changed = bytearray(data)
+                changed[self._rng.integers(4, len(changed))] ^= 0x10
+                kept.append(bytes(changed))
+            elif draw < 1.0 - self._lose:
+                kept.append(data)
+        return kept
 
     def _sport_state(self) -> bytes:
         data = self.simulation.data
@@ -231,15 +285,21 @@ class SimulatedUnitree:
         return messages.SPORT_STATE.encode(message)
 
 
-def run(robot: SimulatedUnitree, stop: threading.Event) -> None:
-    """Simulate in real time until `stop` is set."""
-    try:
-        for _ in real_time(TIMESTEP):
-            if stop.is_set():
-                return
-            robot.step()
-    finally:
-        robot.close()
+def _simulated(
+    spec: RobotSpec,
+    options: dict[str, Any],
+    interface: str = "lo",
+    lose: float = 0.0,
+    corrupt: float = 0.0,
+    record: str | None = None,
+) -> SimulatedUnitree:
+    """In the place of the robot of these driver's options."""
+    return SimulatedUnitree(
+        spec, interface, int(options["domain"]), lose=lose, corrupt=corrupt, record=record
+    )
+
+
+go2, b2, g1 = (functools.partial(_simulated, spec) for spec in (GO2, B2, G1))
 
 
 def main() -> None:
@@ -259,7 +319,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     robot = SimulatedUnitree(
         ROBOTS[options.robot], options.interface, options.domain, options.battery,
-        options.temperature, options.corrupt, not options.stuck,
+        options.temperature, options.corrupt, releases=not options.stuck,
     )  # fmt: skip
 
     def wait() -> None:
@@ -268,7 +328,7 @@ def main() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     print("ready", flush=True)
-    run(robot, threading.Event())
+    robot.run(threading.Event())
 
 
 if __name__ == "__main__":

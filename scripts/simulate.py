@@ -2,66 +2,124 @@
 
 from __future__ import annotations
 
+import inspect
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from motoric.configs import schema
-from motoric.hardware.drivers import ROBOTS, SIMULATED
+from motoric.hardware.drivers import SIMULATED
 from motoric.hardware.log import LogError
+from motoric.hardware.robot import RobotError
+from motoric.hardware.simulated import Simulated
+from motoric.scripts import config
 from motoric.scripts.config import UserError
+
+ENDS = (signal.SIGINT, signal.SIGTERM)
+WIRE = ("interface", "port", "lose", "corrupt", "hand", "record")  # what may be said of the wire
 
 
 def simulate(settings: schema.Simulate, say: Callable[[str], None] = print) -> None:
-    """Serve until Ctrl-C, or until the window is closed."""
-    name, options = settings.robot.driver, settings.robot.options
-    if name not in SIMULATED:
-        raise UserError(
-            f"robot: {name!r} has no simulated counterpart, expected one of {', '.join(SIMULATED)}"
-        )
+    """Serve until Ctrl-C or SIGTERM, or until the window is closed."""
     viewer = settings.viewer
     if viewer.name == "video":
         raise UserError("viewer: 'video' films evaluations and logs, expected web, native or none")
-    try:
-        module = import_module(SIMULATED[name][0])
-        robot = getattr(module, SIMULATED[name][1])(
-            ROBOTS[name], settings.interface, int(options["domain"]), record=settings.record
-        )
-    except ImportError as error:
-        raise UserError(
-            f"robot: {error.name} is missing, pip install 'motoric[train,unitree]'"
-        ) from None
-    except (RuntimeError, LogError) as error:
-        raise UserError(str(error)) from None
-    say(
-        f"simulated {name} on {settings.interface}, DDS domain {options['domain']}: lying, its "
-        "motion service active (Ctrl-C ends)"
-    )
-    stop = threading.Event()
-    model, data = robot.simulation.model, robot.simulation.data
-    if viewer.name == "none":
+    robot = _make(settings)
+    name, stop, ended = settings.robot.name, threading.Event(), threading.Event()
+    failed: list[Exception] = []
+
+    def serve() -> None:
         try:
-            module.run(robot, stop)
-        except KeyboardInterrupt:
-            say("")
-        return
-    thread = threading.Thread(target=module.run, args=(robot, stop), daemon=True)
-    thread.start()
+            robot.run(stop)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            ended.set()
+
     try:
-        if viewer.name == "web":
-            from motoric.scripts import view_web
-
-            view_web.serve_live(
-                model, data.qpos.copy, viewer.host, viewer.port, f"simulated {name}"
-            )
-        else:
-            from motoric.scripts import view_native
-
-            view_native.show_live(model, data.qpos.copy)
+        if viewer.name != "none" and robot.model is None:
+            raise UserError(f"viewer: {viewer.name!r}, {name} has no model to show, expected none")
+        reach = " ".join(_reach(settings, robot))
+        previous = {n: signal.signal(n, signal.default_int_handler) for n in ENDS}
+        try:
+            threading.Thread(target=serve, daemon=True).start()
+            say(f"simulated {name} {robot.where} (Ctrl-C ends)")
+            say(f"motoric deploy run=runs/DIR robot={name} {reach}")
+            _look(robot, viewer, ended)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            for number in ENDS:
+                signal.signal(number, signal.SIG_IGN)  # it is ending
+            stop.set()
+            ended.wait(5.0)  # not join: interrupted once, it takes a thread for ended
+            for number, handler in previous.items():
+                signal.signal(number, handler)
     finally:
-        stop.set()
-        thread.join(1.0)
+        robot.close()
+    if failed:
+        raise failed[0]
+    say(f"simulated {name}: ended")
+
+
+def _make(settings: schema.Simulate) -> Simulated:
+    name, driver = settings.robot.name, settings.robot.driver
+    if driver not in SIMULATED:
+        raise UserError(
+            f"robot: {name!r} has no simulated counterpart on a wire of its own, expected one of "
+            f"{', '.join(_simulated())}"
+        )
+    defaults = {item: schema.Simulate.__dataclass_fields__[item].default for item in WIRE}
+    given = {k: getattr(settings, k) for k in WIRE if getattr(settings, k) != defaults[k]}
+    try:
+        make = getattr(import_module(SIMULATED[driver][0]), SIMULATED[driver][1])
+        takes = [key for key in WIRE if key in inspect.signature(make).parameters]
+        for key, value in given.items():
+            if key not in takes:
+                raise UserError(f"{key}: {value}, a simulated {name} takes {', '.join(takes)}")
+        return make(settings.robot.options, **given)
+    except ImportError as error:
+        extra = "train,unitree" if driver != "dynamixel" else "dynamixel"
+        raise UserError(f"robot: {error.name} is missing, pip install 'motoric[{extra}]'") from None
+    except (RobotError, RuntimeError, LogError) as error:
+        raise UserError(str(error)) from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"robot: {error}") from None
+
+
+def _simulated() -> list[str]:
+    """Names of the configurations whose driver has a simulated counterpart."""
+    names = config.group_choices("robot")
+    return [n for n in names if config.load("simulate", [f"robot={n}"]).robot.driver in SIMULATED]
+
+
+def _reach(settings: schema.Simulate, robot: Simulated) -> list[str]:
+    """Arguments that lead `deploy` to it, with every option that was changed."""
+    usual = config.load("simulate", [f"robot={settings.robot.name}"]).robot.options
+    said = {argument.partition("=")[0] for argument in robot.reach}
+    changed = [
+        f"robot.options.{key}={value}"
+        for key, value in settings.robot.options.items()
+        if value != usual.get(key) and not isinstance(value, dict)
+    ]
+    return [*robot.reach, *(c for c in changed if c.partition("=")[0] not in said)]
+
+
+def _look(robot: Simulated, viewer: Any, ended: threading.Event) -> None:
+    """Until it ends, or the window is closed. Raises KeyboardInterrupt when told to stop."""
+    if viewer.name == "web":
+        from motoric.scripts import view_web
+
+        view_web.serve_live(robot.model, robot.pose, viewer.host, viewer.port, "simulated robot")
+    elif viewer.name == "native":
+        from motoric.scripts import view_native
+
+        view_native.show_live(robot.model, robot.pose)
+    else:
+        ended.wait()
 
 
 if __name__ == "__main__":

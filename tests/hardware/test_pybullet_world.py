@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import mujoco
 import numpy as np
 import pybullet
@@ -282,3 +285,10 @@ def test_a_bundle_stands_on_the_robot_in_pybullet(bundle_folder, tmp_path):
     assert report.fault is None
     assert not report.fell
     assert report.ticks >= 40
+
+
+def test_importing_it_prints_nothing():
+    """PyBullet itself tells when it was built."""
+    code = "from motoric.hardware.pybullet_world import import_quietly as f; print(f().DIRECT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("2\n", "")

@@ -1,4 +1,4 @@
-"""The simulated Go2 under a program of the SDK alone, in a process without any driver of ours."""
+"""Simulated robots under programs of the SDK alone, in a process without any driver of ours."""
 
 from __future__ import annotations
 
@@ -91,12 +91,80 @@ print("stood", round(standing, 3))
 """
 
 
+G1_PROGRAM = r"""
+import sys, time
+from unitree_sdk2py.comm.motion_switcher.motion_switcher_client import MotionSwitcherClient
+from unitree_sdk2py.core.channel import (
+    ChannelFactoryInitialize, ChannelPublisher, ChannelSubscriber,
+)
+from unitree_sdk2py.idl.default import unitree_hg_msg_dds__LowCmd_
+from unitree_sdk2py.idl.unitree_hg.msg.dds_ import BmsState_, LowCmd_, LowState_
+from unitree_sdk2py.utils.crc import CRC
+
+ChannelFactoryInitialize(int(sys.argv[1]), "lo")
+crc, seen, power = CRC(), [], []
+states = ChannelSubscriber("rt/lowstate", LowState_)
+states.Init(lambda m: seen.append(m), 10)
+bms = ChannelSubscriber("rt/lf/bmsstate", BmsState_)
+bms.Init(lambda m: power.append(m), 10)
+publisher = ChannelPublisher("rt/lowcmd", LowCmd_)
+publisher.Init()
+ELBOW = 18
+
+def until(what, seconds=20.0):
+    end = time.time() + seconds
+    while not what():
+        assert time.time() < end, "timed out"
+        time.sleep(0.01)
+
+def bend(target, mode_machine, seconds=1.0):
+    command = unitree_hg_msg_dds__LowCmd_()
+    command.mode_machine, command.mode_pr = mode_machine, 0
+    for index, motor in enumerate(command.motor_cmd[:29]):
+        motor.mode, motor.q, motor.kp, motor.kd = 1, hold[index], 60.0, 2.0
+    start, begin = seen[-1].motor_state[ELBOW].q, time.time()
+    while time.time() - begin < seconds:
+        share = min(1.0, (time.time() - begin) / (0.6 * seconds))
+        command.motor_cmd[ELBOW].q = start + share * (target - start)
+        command.crc = crc.Crc(command)
+        publisher.Write(command)
+        time.sleep(0.004)
+    return seen[-1].motor_state[ELBOW].q
+
+until(lambda: len(seen) > 5 and power)
+state = seen[-1]
+assert crc.Crc(state) == state.crc
+assert power[-1].soc == 95
+assert state.imu_state.quaternion[0] > 0.95, "it hangs upright"
+assert all(m.mode == 0 for m in state.motor_state[29:])
+hold = [m.q for m in state.motor_state]
+switcher = MotionSwitcherClient()
+switcher.SetTimeout(10.0)
+switcher.Init()
+assert switcher.ReleaseMode()[0] == 0
+machine = state.mode_machine
+assert abs(bend(1.2, machine + 1) - 1.2) > 0.3, "moved by a command for another machine"
+bent = bend(1.2, machine, 2.0)
+assert abs(bent - 1.2) < 0.2, bent
+print("bent", round(bent, 2))
+"""
+
+
+def test_any_sdk_program_bends_the_elbow_of_a_g1(tmp_path):
+    assert "bent" in run_program("g1", G1_PROGRAM, tmp_path)
+
+
 def test_any_sdk_program_stands_it_up(tmp_path):
+    assert "stood" in run_program("go2", PROGRAM, tmp_path)
+
+
+def run_program(robot, code, tmp_path) -> str:
+    """What a program prints with a simulated robot beside it; it must end well."""
     domain = str(1 + (os.getpid() * 13 + 50) % 98)
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+    program.write_text(code)
     server = subprocess.Popen(
-        [sys.executable, "-m", "motoric.hardware.unitree_server", "go2", "--domain", domain],
+        [sys.executable, "-m", "motoric.hardware.unitree_server", robot, "--domain", domain],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -106,7 +174,7 @@ def test_any_sdk_program_stands_it_up(tmp_path):
             [sys.executable, str(program), domain], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr + done.stdout
-        assert "stood" in done.stdout
+        return done.stdout
     finally:
         server.kill()
         server.wait()
