@@ -33,8 +33,13 @@ EXAMPLES = {
         "run=runs/DIR robot=go2 interface=eth0 command=[0.3,0,0]",
     ),
     "serve": ("robot=sim_go2", "robot=sim_go2 host=0.0.0.0 key_file=robot.key"),
+    "check": ("robot=go2 interface=eth0", "robot=x_arm6 duration=10"),
     "calibrate": ("robot=x_arm6", "robot=x_arm6 robot.options.port=/dev/ttyUSB1 seconds=30"),
-    "simulate": ("robot=go2 interface=lo", "robot=go2 viewer=web"),
+    "simulate": (
+        "robot=go2 interface=lo",
+        "robot=go2 viewer=web",
+        "robot=x_arm6 port=/tmp/arm lose=0.0001",
+    ),
     "replay": ("runs/DIR/logs/LOG.mcap", "log=LOG.mcap viewer=video"),
     "demo": ("",),
 }
@@ -43,6 +48,7 @@ GROUPS = {
     "evaluate": ("viewer",),
     "deploy": ("robot",),
     "serve": ("robot",),
+    "check": ("robot",),
     "calibrate": ("robot",),
     "simulate": ("robot", "viewer"),
     "replay": ("viewer",),
@@ -190,6 +196,13 @@ def _serve(arguments: list[str]) -> int:
     return serve(settings, _say)
 
 
+def _check(arguments: list[str]) -> int:
+    settings = _load("check", arguments)
+    from motoric.scripts.check import check
+
+    return check(settings, _say)
+
+
 def _calibrate(arguments: list[str]) -> int:
     settings = _load("calibrate", arguments)
     from motoric.scripts.calibrate import calibrate_robot
@@ -256,6 +269,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "deploy": _deploy,
     "serve": _serve,
+    "check": _check,
     "calibrate": _calibrate,
     "simulate": _simulate,
     "replay": _replay,
