@@ -57,8 +57,9 @@ def rows(report: DeployReport) -> dict[str, str]:
             f"at most {report.asked_move:.2f} rad from the joints",
         }
     else:
+        distance = _measured(report.distance, ".2f", "m", "distance ")
         result = {
-            "walked": f"{report.seconds:.1f} s, {_measured(report.distance, '.2f', 'm')}",
+            "walked": f"{report.seconds:.1f} s, {distance}",
             "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
             "fell": "yes" if report.fell else "no",
         }
@@ -76,8 +77,8 @@ def rows(report: DeployReport) -> dict[str, str]:
     return result
 
 
-def _measured(value: float, form: str, unit: str) -> str:
-    return f"{value:{form}} {unit}" if math.isfinite(value) else "not measured"
+def _measured(value: float, form: str, unit: str, what: str = "") -> str:
+    return f"{value:{form}} {unit}" if math.isfinite(value) else f"{what}not measured"
 
 
 def _milliseconds(found: dict[str, float]) -> str:
