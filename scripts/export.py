@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -129,8 +128,6 @@ def _dtype(space: spaces.Space) -> np.dtype:
 
 def to_onnx(model: BaseAlgorithm) -> bytes:
     """The policy's network as ONNX bytes; draws from no random generator."""
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     inputs = _inputs(model.observation_space)
     training = model.policy.training
     model.policy.set_training_mode(False)
@@ -140,24 +137,23 @@ def to_onnx(model: BaseAlgorithm) -> bytes:
         torch.from_numpy(np.zeros((2, *(space.shape or ())), _dtype(space))).to(device)
         for space in inputs.values()
     )
-    batch = torch.export.Dim("N")
     file = io.BytesIO()
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
         warnings.catch_warnings(action="ignore"),
     ):
-        program = torch.onnx.export(
+        # By tracing: 40 ms instead of the seconds of dynamo=True, and this runs at each evaluation.
+        torch.onnx.export(
             module.to(device),
             example,
+            file,  # type: ignore[arg-type]
             input_names=list(inputs),
             output_names=["action"],
-            dynamic_shapes=(tuple({0: batch} for _ in inputs),),
-            dynamo=True,
-            verbose=False,
+            dynamic_axes={name: {0: "N"} for name in (*inputs, "action")},
+            opset_version=18,
+            dynamo=False,
         )
-    assert program is not None
-    program.save(file)  # type: ignore[arg-type]
     model.policy.set_training_mode(training)
     return file.getvalue()
 
