@@ -228,7 +228,8 @@ def _replay(arguments: list[str]) -> int:
         raise UserError("viewer: 'none' shows nothing, expected web, native or video")
     out = Path(viewer.out) if viewer.name == "video" and viewer.out is not None else None
     host, port = (viewer.host, viewer.port) if viewer.name == "web" else ("127.0.0.1", 8080)
-    replay(Path(settings.log), viewer.name, host, port, out)
+    size = (viewer.width, viewer.height) if viewer.name == "video" else ()
+    replay(Path(settings.log), viewer.name, host, port, out, *size)
     return 0
 
 

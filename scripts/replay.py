@@ -38,8 +38,11 @@ def poses(log: Log, default_height: float) -> NDArray[np.float64]:
     return found[np.maximum(last, int(np.argmax(good)))]
 
 
-def replay(log_path: Path, viewer: str, host: str, port: int, out: Path | None) -> None:
-    """Show a log in the browser, in MuJoCo's window, or write it as MP4."""
+def replay(
+    log_path: Path, viewer: str, host: str, port: int, out: Path | None,
+    width: int = 640, height: int = 480,
+) -> None:  # fmt: skip
+    """Show a log in the browser, in MuJoCo's window, or write it as MP4 of that size."""
     try:
         log = read_log(log_path)
     except LogError as error:
@@ -56,7 +59,7 @@ def replay(log_path: Path, viewer: str, host: str, port: int, out: Path | None) 
         from motoric.scripts.video import record_log
 
         out = log_path.with_suffix(".mp4") if out is None else out
-        record_log(log, model, path, out)
+        record_log(log, model, path, out, width, height)
         print(f"video: {out}")
     elif viewer == "web":
         from motoric.scripts.view_web import serve_log
