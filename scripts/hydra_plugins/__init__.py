@@ -5,8 +5,8 @@ Our own because hydra-ray-launcher 1.2.2 requires cloudpickle<3 and boto3, leave
 the nodes, and gives up all trials when the worker of one dies.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Hydra runs this before it is in sys.modules, where a
+# dataclass looks for the names in such annotations.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
