@@ -459,10 +459,10 @@ class Control:
             command = _command(sent, self._sent)
         try:
             self._robot.write(command)
-        except RobotError as error:
-            self._lost(f"connection lost: {error}")
         except Exception as error:
-            self._lost(f"robot: {_line(error)}")
+            known = isinstance(error, RobotError)
+            self._lost(f"connection lost: {error}" if known else f"robot: {_line(error)}")
+            sent = supervisor.update(time.monotonic(), state, None)  # the log ends damped
         self._sent += 1
         if not (supervisor.mode is Mode.FAULT and sent.kp.any()):  # else it came while writing
             self._status = (supervisor.mode, supervisor.reason)

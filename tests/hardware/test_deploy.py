@@ -21,6 +21,8 @@ from motoric.hardware.sim_robot import SimRobot
 
 from ..conftest import go2_spec, standing
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 class Watched(SimRobot):
     """A simulated robot that keeps what it was sent, and misbehaves at a given moment.
@@ -38,7 +40,7 @@ class Watched(SimRobot):
         self.states.append(self._state)
         # active: full stiffness in a standing pose
         self.stiff += bool(command.kp.max() > 0.99 * GO2.kp[0])
-        if self.do is not None and self.stiff == 10 * self.at + 600:
+        if self.do is not None and self.stiff == 10 * self.at + 250:
             do, self.do = self.do, None
             do(self)
         super().write(command)
@@ -213,7 +215,7 @@ def test_no_policy_delays_the_supervisor(bundle_folder, tmp_path, robots, how, r
     # Half a period later is the guard's turn; the rest is for a busy machine.
     assert np.median(gaps) < 1.6 / rate + 0.003
     assert np.percentile(gaps, 90) < 1.6 / rate + 0.02
-    assert len(robot.sent) - fault > 0.3 * rate  # damped for a second
+    assert len(robot.sent) - fault > 0.15 * rate  # damped for half a second
 
 
 def test_a_late_action_is_used_while_it_is_fresh_and_dropped_after(bundle_folder, robots):
@@ -242,17 +244,22 @@ def kill(robot):
     os.kill(robot.process.pid, signal.SIGKILL)
 
 
+def unplug(robot):
+    raise RobotError("no such device")
+
+
 @pytest.mark.parametrize(
     ("do", "words"),
     [
         (lambda r: r.inject(freeze=5.0), "state: 0.1"),
         (lambda r: r.inject(drop=True), "connection lost"),
         (kill, "connection lost"),
+        (unplug, "connection lost: no such device"),
         (lambda r: os.kill(r.process.pid, signal.SIGSTOP), "state: 0.1"),
         (lambda r: r.inject(joint=[2, -0.3]), "joint 2: position"),
         (lambda r: r.inject(tip=2.0), "tilted by"),
     ],
-    ids=["frozen state", "dropped", "killed", "stopped", "limit hit", "tipped over"],
+    ids=["frozen state", "dropped", "killed", "unplugged", "stopped", "limit hit", "tipped over"],
 )
 def test_a_faulty_robot_ends_safe(bundle_folder, tmp_path, robots, do, words):
     robot = Watched(do=do)
