@@ -13,12 +13,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@.ci/system gl browser screen git
-	@$(BIN)/python -m pytest
+	@.ci/test
 
 # The tests without those that train until something is learned.
 fast: $(INSTALLED)
 	@.ci/system gl browser screen git
-	@$(BIN)/python -m pytest -m "not slow"
+	@.ci/test -m "not slow"
 
 check: lint types
 

@@ -1,8 +1,13 @@
-"""Bundles with hand-made networks."""
+"""Bundles with hand-made networks, and how the tests run beside each other."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
+
+# Two tests run at a time, on two cores: each computes on one. Before numpy and torch are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import onnx
@@ -11,6 +16,12 @@ from motoric.hardware.bundle import BundleSpec, Tensor, write_bundle
 from motoric.hardware.go2 import GO2
 from motoric.hardware.observation import Term, observation_size
 from onnx import TensorProto, helper, numpy_helper
+
+
+def pytest_collection_modifyitems(items):
+    """The tests that take longest begin first, so that no core waits for them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 TERMS = (
     Term("angular_velocity", 3, 0.25), Term("projected_gravity", 3), Term("joint_position", 12),
@@ -70,3 +81,14 @@ def bundle_folder(tmp_path) -> Path:
     """A bundle that stands still."""
     write_bundle(tmp_path / "bundle", standing(), go2_spec())
     return tmp_path / "bundle"
+
+
+# Odd for one process of a test run, even for the other: no two meet in a domain.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_domains = itertools.count(os.getpid() * 26 + _worker, 2)
+
+
+@pytest.fixture
+def domain() -> int:
+    """A DDS domain of this test's own."""
+    return 1 + next(_domains) % 98

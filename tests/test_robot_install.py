@@ -37,28 +37,34 @@ class Computer:
             capture_output=True, env=self.environment, timeout=240,
         )  # fmt: skip
 
+    def pip(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The pip of this environment, at work in that one: it needs none of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "pip", "--python", str(self.folder / "bin/python"), *arguments],
+            cwd=self.home, text=True, capture_output=True, env=self.environment, timeout=240,
+        )  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def computer(tmp_path_factory) -> Computer:
     folder = tmp_path_factory.mktemp("robot_computer")
     wheel, _ = build_wheel(folder)
     made = Computer(folder / "env")
-    subprocess.run([sys.executable, "-m", "venv", made.folder], check=True)
-    done = made.run(
-        "python", "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"),
-        f"{wheel}[robot]",
-    )  # fmt: skip
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made.folder], check=True)
+    done = made.pip(
+        "install", "-q", "--no-compile", "-c", str(ROOT / "constraints.txt"), f"{wheel}[robot]"
+    )
     assert done.returncode == 0, done.stderr
     return made
 
 
 @pytest.mark.slow
 def test_what_is_installed(computer):
-    listed = json.loads(computer.run("python", "-m", "pip", "list", "--format=json").stdout)
+    listed = json.loads(computer.pip("list", "--format=json").stdout)
     names = {re.sub("[-_.]+", "-", p["name"]).lower() for p in listed}
-    assert names - {"pip", "setuptools", "wheel"} == PACKAGES
+    assert names == PACKAGES
     (site,) = computer.folder.glob("lib/python3*/site-packages")
-    files = [p for p in site.rglob("*") if p.is_file() and p.relative_to(site).parts[0] != "pip"]
+    files = [p for p in site.rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) < MEGABYTES * 1e6
 
 
@@ -86,7 +92,8 @@ def test_a_bundle_is_deployed_from_there(computer, bundle_folder, tmp_path):
         said = server.communicate(timeout=20)[0]
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"fell +no", done.stdout)
-    assert "motors on\nmotors off" in said
+    # Damped where a busy machine took its time between the last command and the goodbye.
+    assert re.search(r"motors on\n(motors damped: no command .*\n)?motors off", said)
     (path,) = (bundle_folder / "logs").glob("remote_go2_*.mcap")
     log = read_log(path)
     assert list(dict.fromkeys(log.status)) == ["soft_start", "active", "stopping", "off"]

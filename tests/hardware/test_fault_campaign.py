@@ -7,7 +7,6 @@ down of its motors. All time limits have a second of slack for a busy machine.
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -43,12 +42,6 @@ CASES = (
      ("10 % of packets lost", "10 % of packets damaged")),
     ("e-stop by key", "sim_go2", "e-stop by key", ("disk full while logging",)),
 )  # fmt: skip
-
-
-@pytest.fixture
-def domain() -> int:
-    """A DDS domain of this process's own."""
-    return 1 + (os.getpid() * 26 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])) % 98
 
 
 @pytest.mark.parametrize(

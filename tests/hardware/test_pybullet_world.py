@@ -275,7 +275,7 @@ def test_unknown_engine_is_named():
         SimRobot(engine="dart")
 
 
-def test_a_bundle_stands_on_the_robot_in_pybullet(bundle_folder, tmp_path):
+def test_a_bundle_stands_on_the_robot_in_pybullet(bundle_folder, tmp_path, quick):
     robot = make_robot("sim_go2", engine="pybullet")
     try:
         bundle = Bundle.load(bundle_folder, robot.spec)

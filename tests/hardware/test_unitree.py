@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -39,13 +37,7 @@ from motoric.hardware.unitree import (
 from unitree_sdk2py.idl import default
 from unitree_sdk2py.utils.crc import CRC
 
-_domains = itertools.count(os.getpid() * 13)
-
-
-@pytest.fixture
-def domain() -> int:
-    """A DDS domain of this test's own."""
-    return 1 + next(_domains) % 98
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Simulated:
@@ -369,7 +361,7 @@ def test_a_service_that_holds_on_is_one_error(simulated, go2, monkeypatch):
 class Watch:
     """Calls `do` once, some ticks after the policy took over, and keeps the newest state."""
 
-    def __init__(self, robot, do=None, at=40) -> None:
+    def __init__(self, robot, do=None, at=300) -> None:
         self.robot, self.do, self.left, self.state = robot, do, at, None
         self._read, self._write = robot.read, robot.write
         robot.read, robot.write = self.read, self.write

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -150,17 +149,16 @@ print("bent", round(bent, 2))
 """
 
 
-def test_any_sdk_program_bends_the_elbow_of_a_g1(tmp_path):
-    assert "bent" in run_program("g1", G1_PROGRAM, tmp_path)
+def test_any_sdk_program_bends_the_elbow_of_a_g1(tmp_path, domain):
+    assert "bent" in run_program("g1", G1_PROGRAM, tmp_path, str(domain))
 
 
-def test_any_sdk_program_stands_it_up(tmp_path):
-    assert "stood" in run_program("go2", PROGRAM, tmp_path)
+def test_any_sdk_program_stands_it_up(tmp_path, domain):
+    assert "stood" in run_program("go2", PROGRAM, tmp_path, str(domain))
 
 
-def run_program(robot, code, tmp_path) -> str:
+def run_program(robot, code, tmp_path, domain: str) -> str:
     """What a program prints with a simulated robot beside it; it must end well."""
-    domain = str(1 + (os.getpid() * 13 + 50) % 98)
     program = tmp_path / "program.py"
     program.write_text(code)
     server = subprocess.Popen(

@@ -19,9 +19,9 @@ def test_go2_learns_to_walk(tmp_path):
     )  # fmt: skip
     train(settings, lambda text: None)
     bundle = Bundle.load(tmp_path / "run" / "bundle" / "best")
-    for engine in ("mujoco", "pybullet"):
+    for engine, count in (("mujoco", 20), ("pybullet", 10)):
         command = [0.5, 0.0, 0.0]
-        episodes = evaluation.run(bundle, {}, 20, evaluation.TEST, command, 10.0, engine)
-        assert episodes.terminated.sum() <= 2, engine
+        episodes = evaluation.run(bundle, {}, count, evaluation.TEST, command, 10.0, engine)
+        assert episodes.terminated.mean() <= 0.1, engine
         assert episodes.velocity_error is not None
         assert np.mean(episodes.velocity_error) < 0.25, engine

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from motoric.scripts.cli import main
 
 SMALL = {
     "ppo": [
@@ -41,6 +42,20 @@ def motoric():
         )  # fmt: skip
         if check:
             assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def command(capsys):
+    """The same within this process, which has its imports behind it: no signals, no kills."""
+
+    def run(*arguments: object, check: bool = True):
+        code = main([str(argument) for argument in arguments])
+        done = subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+        if check:
+            assert code == 0, done.stderr
         return done
 
     return run

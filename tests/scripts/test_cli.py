@@ -171,36 +171,36 @@ def test_tensorboard_reads_the_events(run):
     assert events.Scalars("eval/return_mean")[-1].step == 600
 
 
-def test_evaluate_export_and_list(run, motoric, tmp_path):
-    motoric("evaluate", f"run={run}", "episodes=3")
+def test_evaluate_export_and_list(run, command, tmp_path):
+    command("evaluate", f"run={run}", "episodes=3")
     result = json.loads((run / "evaluation.json").read_text())
     assert result["episodes"] == len(result["returns"]) == 3
     assert result["length_mean"] == 200
-    again = motoric("evaluate", run, "episodes=3", "bundle=best")
+    again = command("evaluate", run, "episodes=3", "bundle=best")
     assert json.loads((run / "evaluation.json").read_text()) == result
     assert "3" in again.stdout
-    done = motoric("export", run, f"out={tmp_path / 'exported'}")
+    done = command("export", run, f"out={tmp_path / 'exported'}")
     difference = float(done.stdout.rsplit(" ", 1)[1])
     assert difference < 1e-5
     assert (tmp_path / "exported" / "bundle.json").exists()
-    done = motoric("deploy", f"run={run}", check=False)
+    done = command("deploy", f"run={run}", check=False)
     assert done.returncode == 2
     assert "no robot to deploy on" in done.stderr
-    done = motoric("evaluate", f"run={run}", "command=[0.5,0,0]", check=False)
+    done = command("evaluate", f"run={run}", "command=[0.5,0,0]", check=False)
     assert done.returncode == 2
     assert "has no command" in done.stderr
 
 
-def test_a_run_is_never_overwritten(run, motoric):
-    done = motoric("train", "env=pendulum", f"run={run}", check=False)
+def test_a_run_is_never_overwritten(run, command):
+    done = command("train", "env=pendulum", f"run={run}", check=False)
     assert done.returncode == 2
     assert "resume=" in done.stderr
 
 
-def test_resume_of_a_gymnasium_environment(run, motoric, tmp_path):
+def test_resume_of_a_gymnasium_environment(run, command, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    motoric("train", f"resume={copy}", "total_steps=800")
+    command("train", f"resume={copy}", "total_steps=800")
     assert read_metrics(copy / "metrics.csv")[-1]["step"] == 800
 
 
@@ -229,13 +229,14 @@ def test_a_wrong_job_stops_a_sweep_before_it_begins(tmp_path, motoric):
     assert not (tmp_path / "runs").exists()
 
 
-def test_go2_from_training_to_robot(tmp_path, motoric):
+def test_go2_from_training_to_robot(tmp_path, motoric, command, monkeypatch):
     """All commands on one robot task: train, evaluate, film, deploy, replay, list."""
     motoric("train", "env=go2_velocity", *SMALL["ppo"], "total_steps=1500", "run=runs/a",
             "eval_episodes=2", cwd=tmp_path)  # fmt: skip
-    done = motoric(
+    monkeypatch.chdir(tmp_path)
+    done = command(
         "evaluate", "runs/a", "episodes=4", "seconds=0.5", "command=[0.5,0,0]", "viewer=video",
-        "viewer.seconds=0.2", cwd=tmp_path,
+        "viewer.seconds=0.2",
     )  # fmt: skip
     assert "velocity error" in done.stdout
     assert (tmp_path / "runs/a/videos/best_seed0.mp4").stat().st_size > 1000
@@ -244,13 +245,13 @@ def test_go2_from_training_to_robot(tmp_path, motoric):
     for words in ("control loop    500 Hz", "lateness", "policy tick", "< 1"):
         assert words in done.stdout
     (log,) = (tmp_path / "runs/a/logs").glob("*.mcap")
-    done = motoric("replay", log, "viewer=video", cwd=tmp_path)
+    done = command("replay", log, "viewer=video", "viewer.width=160", "viewer.height=120")
     assert "soft_start -> active" in done.stdout
     assert log.with_suffix(".mp4").stat().st_size > 1000
-    done = motoric("deploy", "runs/a", "command=[9,0,0]", cwd=tmp_path, check=False)
+    done = command("deploy", "runs/a", "command=[9,0,0]", check=False)
     assert done.returncode == 2
     assert "forward 9.0, the policy was trained for -0.6 to 1.0" in done.stderr
-    assert "runs/a  1," in motoric("list", cwd=tmp_path).stdout
+    assert "runs/a  1," in command("list").stdout
 
 
 # -- pieces -------------------------------------------------------------------------------------

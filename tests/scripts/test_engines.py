@@ -52,9 +52,9 @@ def test_viewers_show_the_other_engine(bundle_folder):
     assert scene.qpos[0] > before[0]
 
 
-def test_training_in_pybullet_is_evaluated_there(motoric, tmp_path):
+def test_training_in_pybullet_is_evaluated_there(command, tmp_path):
     run = tmp_path / "run"
-    motoric(
+    command(
         "train", "policy=ppo", "env.engine=pybullet", "env.num_envs=2", "policy.n_steps=8",
         "policy.batch_size=16", "policy.net_arch=[8]", "total_steps=16", "eval_episodes=1",
         "progress=false", f"run={run}", "+env.options.episode_seconds=0.4",

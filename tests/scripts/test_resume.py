@@ -20,7 +20,7 @@ from motoric.scripts.run_folder import read_metrics
 from .conftest import SMALL
 
 STEPS = ["total_steps=6000", "checkpoint_every=1000", "eval_every=2000", "eval_episodes=2",
-         "log_every=500", "progress=false"]  # fmt: skip
+         "log_every=500", "progress=false", "+env.options.episode_seconds=2"]  # fmt: skip
 
 
 def weights(run: Path) -> dict:
@@ -80,25 +80,26 @@ def wait_for_steps(run: Path, steps: int, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize("policy", ["ppo", "dsac_t", "sac"])
-def test_killed_run_resumes_bit_for_bit(trained, tmp_path, motoric, policy):
+def test_killed_run_resumes_bit_for_bit(trained, tmp_path, motoric, command, policy):
     arguments = ["env=go2_velocity", *SMALL[policy], *STEPS]
-    whole = trained
+    whole, steps = trained, 6000
     if policy != "ppo":
-        whole = tmp_path / "whole"
-        motoric("train", *arguments, f"run={whole}")
+        whole, steps = tmp_path / "whole", 3000
+        arguments.append(f"total_steps={steps}")
+        command("train", *arguments, f"run={whole}")
     killed = tmp_path / "killed"
     process = start(killed, *arguments)
-    wait_for_steps(killed, 2000, process)
+    wait_for_steps(killed, 1000, process)
     time.sleep(random.random() * 0.2)
     process.kill()
     process.wait()
-    assert int(checkpoint.steps(killed / "checkpoints")[0].name[5:]) < 6000
+    assert int(checkpoint.steps(killed / "checkpoints")[0].name[5:]) < steps
     motoric("train", f"resume={killed}")
     same(whole, killed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_and_leaves_a_resumable_run(trained, tmp_path, motoric, number):
+def test_signal_saves_and_leaves_a_resumable_run(trained, tmp_path, command, number):
     """The checkpoint a signal forces lies between the scheduled ones, and is exact too."""
     arguments = ["env=go2_velocity", *SMALL["ppo"], *STEPS]
     run = tmp_path / "stopped"
@@ -110,7 +111,7 @@ def test_signal_saves_and_leaves_a_resumable_run(trained, tmp_path, motoric, num
     assert f"motoric train resume={run}" in out
     assert "Traceback" not in err
     assert (run / "bundle" / "last" / "policy.onnx").exists()
-    motoric("train", f"resume={run}")
+    command("train", f"resume={run}")
     one, two = flat(weights(trained)), flat(weights(run))
     assert all(torch.equal(one[k], two[k]) for k in one)
 
@@ -149,21 +150,21 @@ def test_resume_from_the_checkpoint_before_a_damaged_one(trained, tmp_path, moto
     same(trained, run)
 
 
-def test_all_damaged_is_one_line(trained, tmp_path, motoric):
+def test_all_damaged_is_one_line(trained, tmp_path, command):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     for path in checkpoint.steps(run / "checkpoints"):
         cut(path / "arrays.npz")
-    done = motoric("train", f"resume={run}", check=False)
+    done = command("train", f"resume={run}", check=False)
     assert done.returncode == 2
     assert "every checkpoint" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_training_goes_on_beyond_its_first_end(trained, tmp_path, motoric):
+def test_training_goes_on_beyond_its_first_end(trained, tmp_path, command):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    motoric("train", f"resume={run}", "total_steps=7000")
+    command("train", f"resume={run}", "total_steps=7000")
     steps = [row["step"] for row in read_metrics(run / "metrics.csv")]
     assert steps == sorted(set(steps))
     assert steps[-1] >= 7000
@@ -176,22 +177,22 @@ def test_training_goes_on_beyond_its_first_end(trained, tmp_path, motoric):
         ([], ["total_steps", "6000"]),
     ],
 )
-def test_resume_mistakes_are_one_line(trained, tmp_path, motoric, arguments, words):
+def test_resume_mistakes_are_one_line(trained, tmp_path, command, arguments, words):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    done = motoric("train", f"resume={run}", *arguments, check=False)
+    done = command("train", f"resume={run}", *arguments, check=False)
     assert done.returncode == 2
     assert all(word in done.stderr for word in words)
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_in_use_is_refused(trained, tmp_path, motoric):
+def test_a_folder_in_use_is_refused(trained, tmp_path, command):
     from motoric.scripts import run_folder
 
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     handle = run_folder.lock(run)
-    done = motoric("train", f"resume={run}", "total_steps=7000", check=False)
+    done = command("train", f"resume={run}", "total_steps=7000", check=False)
     os.close(handle)
     assert done.returncode == 2
     assert "in use" in done.stderr

@@ -202,8 +202,7 @@ def test_the_arm_begins_at_rest(tmp_path, stand, direction):
         chain.close()
 
 
-def test_a_go2_is_served_until_sigterm(simulate):
-    domain = 1 + (os.getpid() * 17 + 31) % 98
+def test_a_go2_is_served_until_sigterm(simulate, domain):
     served = simulate("robot=go2", f"robot.options.domain={domain}", "lose=0.01")
     assert f"on lo, DDS domain {domain}: lying" in served.says
     assert served.deploy[-2:] == ["interface=lo", f"robot.options.domain={domain}"]
@@ -211,9 +210,8 @@ def test_a_go2_is_served_until_sigterm(simulate):
 
 
 @pytest.mark.parametrize("spec", [B2, G1], ids=lambda spec: spec.name)
-def test_our_driver_moves_the_other_unitree_robots(simulate, spec):
+def test_our_driver_moves_the_other_unitree_robots(simulate, domain, spec):
     """A B2 rises and a G1 stretches its joints out, hanging, to the pose they stand in."""
-    domain = 1 + (os.getpid() * 19 + 53) % 98
     served = simulate(f"robot={spec.name}", f"robot.options.domain={domain}")
     assert ("hanging on a rope" in served.says) == (spec is G1)
     robot = make_robot(spec.name, interface="lo", domain=domain)
