@@ -74,8 +74,7 @@ def test_the_joints_of_an_arm_moved_by_hand(tmp_path):
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
     finally:
-        served.process.kill()
-        served.process.communicate()
+        served.end()
     assert done.returncode == 0, done.stderr
     found = [(n, float(v)) for n, v in re.findall(r"  (\w+) ([+-][\d.]+) rad", done.stdout)]
     whole = [(name, length) for name, length in found if abs(length) > 3.0]
