@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, repeat
 from typing import Any
 
 import mujoco
@@ -13,9 +13,10 @@ from mjbatch import Batch
 from motoric.envs.gymnasium_tasks import GymnasiumTask, State
 from motoric.envs.random import uniform
 from motoric.envs.simulation import Array
+from mujoco import mj_getState, mj_rnePostConstraint, mj_setState, mj_step
 from numpy.typing import NDArray
 
-FULL = mujoco.mjtState.mjSTATE_INTEGRATION
+FULL = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class Simulation:
@@ -57,12 +58,13 @@ class ContactSimulation:
             self._part(mujoco.mjtState.mjSTATE_QPOS), self._part(mujoco.mjtState.mjSTATE_QVEL),
             np.zeros(num_envs), np.zeros((num_envs, model.nbody, 6)),
         )  # fmt: skip
-        self._shares = np.array_split(np.arange(num_envs), threads)
+        ends = [num_envs * k // threads for k in range(threads + 1)]
+        self._ids = [range(*pair) for pair in pairwise(ends)]
         self._pool = ThreadPoolExecutor(threads)
 
     def _part(self, which: mujoco.mjtState) -> Array:
         """A view of the rows: a state vector has its parts in the order of their bits."""
-        start = mujoco.mj_stateSize(self.model, int(FULL) & (int(which) - 1))
+        start = mujoco.mj_stateSize(self.model, FULL & (int(which) - 1))
         return self.rows[:, start : start + mujoco.mj_stateSize(self.model, which)]
 
     def reset(self, ids: NDArray[np.int64], qpos: Array, qvel: Array) -> None:
@@ -71,25 +73,27 @@ class ContactSimulation:
             mujoco.mj_resetData(self.model, data)
             data.qpos[:], data.qvel[:] = position, velocity
             mujoco.mj_forward(self.model, data)
-            self._keep(int(i), data)
+            mj_getState(self.model, data, self.rows[i], FULL)
+            self.state.x[i], self.state.contact[i] = data.xpos[1, 0], data.cfrc_ext
 
     def step(self, substeps: int) -> None:
-        def share(ids: Iterable[int], data: mujoco.MjData) -> None:
-            for i in ids:
-                mujoco.mj_setState(self.model, data, self.rows[i], FULL)
-                mujoco.mj_step(self.model, data, substeps)
-                mujoco.mj_rnePostConstraint(self.model, data)
-                self._keep(i, data)
-
         if len(self.data) == 1:
-            share(range(len(self.rows)), self.data[0])
+            self._share(self._ids[0], self.data[0], substeps)
         else:
-            list(self._pool.map(share, self._shares, self.data))
+            list(self._pool.map(self._share, self._ids, self.data, repeat(substeps)))
 
-    def _keep(self, i: int, data: mujoco.MjData) -> None:
-        mujoco.mj_getState(self.model, data, self.rows[i], FULL)
-        self.state.x[i] = data.xpos[1, 0]
-        self.state.contact[i] = data.cfrc_ext
+    def _share(self, ids: range, data: mujoco.MjData, substeps: int) -> None:
+        """Step the simulations of one thread; what is held between MuJoCo's calls is kept short,
+        as it is the time in which no other thread can begin one."""
+        model, x, contact = self.model, self.state.x, self.state.contact
+        torso, forces = data.xpos[1], data.cfrc_ext
+        for i in ids:
+            row = self.rows[i]
+            mj_setState(model, data, row, FULL)
+            mj_step(model, data, substeps)
+            mj_rnePostConstraint(model, data)
+            mj_getState(model, data, row, FULL)
+            x[i], contact[i] = torso[0], forces
 
 
 class GymnasiumBatch:
