@@ -1,12 +1,13 @@
 # make demo   train a Go2 to walk, evaluate, film and deploy it
 # make test   the whole test suite
-# Both make .venv on first use, or when what it is made of has changed. PYTHON names the interpreter.
+# make bench  measure the speed of simulation and learning, for docs/benchmarks.md
+# They make .venv on first use, or when what it is made of has changed. PYTHON names the interpreter.
 
 SHELL := /bin/sh
 INSTALLED := .venv/.installed
 BIN := .venv/bin
 
-.PHONY: demo test fast lint types check lock clean
+.PHONY: demo test fast lint types check bench lock clean
 demo: $(INSTALLED)
 	@.ci/system gl
 	@$(BIN)/motoric demo
@@ -21,6 +22,15 @@ fast: $(INSTALLED)
 	@.ci/test -m "not slow"
 
 check: lint types
+
+# Half an hour, alone on the machine, or the figures mean little. Other libraries come from
+# .venv-bench, made on first use. RUN is a run folder whose policy walks a Go2.
+bench: $(INSTALLED)
+	@$(BIN)/python benchmarks/env_speed.py rates
+	@$(BIN)/python benchmarks/env_speed.py scaling
+	@if [ -e benchmarks/speed.py ]; then $(BIN)/python benchmarks/speed.py updates; fi
+	@if [ -n "$(RUN)" ]; then $(BIN)/python benchmarks/latency.py run "$(RUN)"; \
+		else echo "latency of a policy is not measured: give a run, make bench RUN=runs/DIR"; fi
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
