@@ -413,7 +413,8 @@ class Control:
         except Exception as error:
             self._lost(f"robot: {_line(error)}")
         if self._sent == 0 and state is not None and self.supervisor.mode is Mode.OFF:
-            self.supervisor.start(now, state)
+            with contextlib.suppress(RuntimeError):  # an e-stop came in between
+                self.supervisor.start(now, state)
         if self.operator_ends and self.supervisor.mode is Mode.SOFT_START:
             self.supervisor.stop("ended by key")
         return now, state

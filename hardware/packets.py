@@ -5,6 +5,7 @@
     CRC-32 u32 of all of the above                                     (little-endian throughout)
 
 HELLO carries JSON, STATE and COMMAND float64 arrays, FAULT (tests) JSON, the others nothing.
+The sequence of DAMPED is that of the ACTIVATE it ends.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from motoric.hardware.robot import RobotCommand, RobotState
 
 MAGIC, VERSION = b"MTRC", 1
-HELLO, STATE, COMMAND, ACTIVATE, DEACTIVATE, FAULT = range(1, 7)
+HELLO, STATE, COMMAND, ACTIVATE, DEACTIVATE, FAULT, DAMPED = range(1, 8)
 HEADER, CRC = struct.Struct("<4sBBHId"), struct.Struct("<I")
 
 

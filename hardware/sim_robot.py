@@ -26,6 +26,9 @@ class SimRobot(Robot):
 
     engine: mujoco or pybullet; faults: obey `inject` (tests); record: file for what its motors did.
     damaged counts packets with a wrong checksum.
+
+    Its motors damp when no command came for 0.1 s; once it has said so, `write` raises for any
+    command with stiffness until it is activated again.
     """
 
     loop_rate = 500.0
@@ -44,6 +47,7 @@ class SimRobot(Robot):
         self._socket: socket.socket | None = None
         self._decoder = packets.Decoder()
         self._state: RobotState | None = None
+        self._activation, self._damped = 0, False
 
     @property
     def damaged(self) -> int:
@@ -95,7 +99,9 @@ class SimRobot(Robot):
                 raise RobotError(f"robot says {key} {hello.get(key)!r}, expected {mine!r}")
 
     def activate(self) -> None:
-        self._send(packets.encode(packets.Packet(packets.ACTIVATE, 0, time.monotonic(), b"")))
+        self._activation, self._damped = self._activation + 1, False
+        packet = packets.Packet(packets.ACTIVATE, self._activation, time.monotonic(), b"")
+        self._send(packets.encode(packet))
 
     def read(self) -> RobotState:
         self._receive()
@@ -104,6 +110,11 @@ class SimRobot(Robot):
         return self._state
 
     def write(self, command: RobotCommand) -> None:
+        if self._damped and command.kp.any():
+            raise RobotError(
+                f"simulated {self.spec.name}: no command for 0.1 s, its motors are damped; "
+                "activate it"
+            )
         self._send(packets.encode_command(command))
 
     def deactivate(self) -> None:
@@ -147,6 +158,8 @@ class SimRobot(Robot):
             if not data:
                 raise RobotError(f"simulated {self.spec.name}: connection closed")
             found += self._decoder.feed(data)
+        for packet in found:
+            self._damped |= packet.kind == packets.DAMPED and packet.sequence == self._activation
         for packet in reversed(found):
             if packet.kind == packets.STATE:
                 try:

@@ -2,7 +2,9 @@
 
 It begins lying down with its motors off. The motors compute their own PD torque from the last
 command, clipped to their limits, and damp when no command came for 100 ms or the client has gone.
-It ends when its standard input closes, that is with the process that started it.
+After 150 ms they stay damped, and the client is told, until they are switched on anew: a policy
+that comes back finds a robot that no longer moves. It ends when its standard input closes, that is
+with the process that started it.
 """
 
 from __future__ import annotations
@@ -21,13 +23,46 @@ import numpy as np
 from motoric.hardware import packets
 from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.recording import Recording
-from motoric.hardware.robot import RobotSpec
-from motoric.hardware.simulation import TIMESTEP, Simulation, real_time
+from motoric.hardware.robot import RobotCommand, RobotSpec
+from motoric.hardware.simulation import LAG, TIMESTEP, WATCHDOG, Simulation, real_time
 
 if TYPE_CHECKING:
     from motoric.hardware.pybullet_simulation import PyBulletSimulation
 
     AnySimulation = Simulation | PyBulletSimulation
+
+
+LATCH = WATCHDOG + LAG  # simulated time may run that much ahead: at least WATCHDOG for the client
+
+
+class Latch:
+    """Between the client and the motors: after a silence they obey only a new activation."""
+
+    def __init__(self, simulation: AnySimulation) -> None:
+        self._motors = simulation
+        self.activation = 0  # the client's number of it
+        self.closed, self.tell = False, False  # tell: the client shall hear of it
+
+    def activate(self, number: int) -> None:
+        self._motors.on, self._motors.command = True, None
+        self.activation, self.closed, self.tell = number, False, False
+
+    def lose(self) -> None:
+        """The client has gone: damped, and the next one has to switch the motors on."""
+        self._motors.command, self.closed, self.tell = None, True, False
+
+    def take(self, command: RobotCommand) -> None:
+        if self.closed:
+            self.tell = True
+        else:
+            self._motors.take(command)
+
+    def watch(self) -> None:
+        """Once per step, after what came was taken."""
+        motors = self._motors
+        silent = motors.command is not None and motors.time - motors.commanded_at > LATCH
+        if motors.on and silent and not self.closed:
+            self.closed = self.tell = True
 
 
 class Faults:
@@ -81,6 +116,7 @@ def serve(
     listener.setblocking(False)
     print(f"port {listener.getsockname()[1]}", flush=True)
     simulation, faults = simulate(spec, engine), Faults()
+    latch = Latch(simulation)
     hello = json.dumps({"robot": spec.name, "joints": spec.joints, "rate": 1 / TIMESTEP}).encode()
     client: socket.socket | None = None
     decoder, state = packets.Decoder(), simulation.state()
@@ -98,9 +134,11 @@ def serve(
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 decoder = packets.Decoder()
                 client.send(packets.encode(packets.Packet(packets.HELLO, 0, 0.0, hello)))
-        elif not _receive(client, decoder, simulation, faults if allow_faults else None):
+        elif not _receive(client, decoder, simulation, latch, faults if allow_faults else None):
             client.close()
-            client = simulation.command = None  # damped
+            client = None
+            latch.lose()
+        latch.watch()
         if recording is not None:
             recording.step()
         simulation.step()
@@ -108,12 +146,17 @@ def serve(
             state = simulation.state()
         if client is not None:
             try:
+                if latch.tell:
+                    number = latch.activation
+                    client.send(packets.encode(packets.Packet(packets.DAMPED, number, 0.0, b"")))
+                    latch.tell = False
                 client.send(faults.damage(packets.encode_state(state)))
             except BlockingIOError:
                 pass  # the client doesn't read: this measurement is lost to it
             except OSError:
                 client.close()
-                client = simulation.command = None
+                client = None
+                latch.lose()
     if recording is not None:
         recording.close()
 
@@ -122,6 +165,7 @@ def _receive(
     client: socket.socket,
     decoder: packets.Decoder,
     simulation: AnySimulation,
+    latch: Latch,
     faults: Faults | None,
 ) -> bool:
     """Act on what has arrived; False when the client has gone."""
@@ -136,11 +180,11 @@ def _receive(
     for packet in decoder.feed(data):
         if packet.kind == packets.COMMAND:
             try:
-                simulation.take(packets.decode_command(packet, len(simulation.spec.joints)))
+                latch.take(packets.decode_command(packet, len(simulation.spec.joints)))
             except ValueError:
                 decoder.damaged += 1
         elif packet.kind == packets.ACTIVATE:
-            simulation.on, simulation.command = True, None
+            latch.activate(packet.sequence)
         elif packet.kind == packets.DEACTIVATE:
             simulation.on = False
         elif packet.kind == packets.FAULT and faults is not None:

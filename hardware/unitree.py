@@ -364,9 +364,17 @@ class UnitreeRobot(Robot):
                 raise RobotError(f"{self.spec.name}: command {name} is not {self.joints} numbers")
         data = encode_command(self.wire, self._mode_machine, *fields)
         with self._lock:
-            self._bytes, self._fresh = data, time.monotonic()
-            if self._sending and not self._lapsed:
-                self._transmit()
+            # Also where the whole process was stopped, and the sender has not woken up yet.
+            self._lapsed |= time.monotonic() - self._fresh > STALE
+            if not self._lapsed:
+                self._bytes, self._fresh = data, time.monotonic()
+                if self._sending:
+                    self._transmit()
+                return
+            self._bytes = self._damped()
+        raise RobotError(
+            f"{self.spec.name}: no command for {STALE} s, its motors are damped; activate it"
+        )
 
     @property
     def joints(self) -> int:

@@ -84,6 +84,9 @@ assert standing > 0.25, standing
 left = [m.q for m in seen[-1].motor_state[:12]]
 assert max(abs(a - b) for a, b in zip(left, STAND)) < 0.25, left
 until(lambda: body[-1].position[2] < 0.15)  # damped: no commands
+stand_up(1.5)  # any valid command is taken up, as by the robot
+torque = max(abs(m.tau_est) for m in seen[-1].motor_state[:12])
+assert torque > 4, torque
 ticks = [m.tick for m in seen]
 assert all(b > a for a, b in zip(ticks, ticks[1:]))
 print("stood", round(standing, 3))
