@@ -256,7 +256,7 @@ MODES = [Mode.OFF, Mode.SOFT_START, Mode.ACTIVE, Mode.ACTIVE, Mode.STOPPING, Mod
 
 
 @every_robot
-@settings(max_examples=100, **REPEATABLE)
+@settings(max_examples=60, **REPEATABLE)
 @given(data=st.data())
 def test_whatever_comes_in_no_command_leaves_the_limits(name, data):
     """A few arbitrary ticks from any mode."""
@@ -269,7 +269,7 @@ def test_whatever_comes_in_no_command_leaves_the_limits(name, data):
 
 
 @every_robot
-@settings(max_examples=25, **REPEATABLE)
+@settings(max_examples=20, **REPEATABLE)
 @given(data=st.data())
 def test_after_a_fault_only_a_human_brings_stiffness_back(name, data):
     """Whatever comes, it damps until `reset` and `start`; the first reason stays."""
@@ -425,5 +425,5 @@ class Life(RuleBasedStateMachine):
 def test_a_life_of_any_order(name):
     machine = type(f"Life_{name}", (Life,), {"name": name})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=40, stateful_step_count=30, **REPEATABLE)
+        machine, settings=settings(max_examples=25, stateful_step_count=25, **REPEATABLE)
     )
