@@ -326,6 +326,27 @@ def test_the_limits_by_themselves(name, data):
     assert (scale[most <= limits.torque] == 1.0).all()
 
 
+@every_robot
+@pytest.mark.parametrize("margin", [0.0, 0.0999, 0.1001])
+def test_each_joint_on_each_side_of_its_limits(name, margin):
+    """Just inside the margin it goes on, and may start there; just outside it is a fault."""
+    limits = robot(name).spec.limits
+    for joint in range(len(limits.lower)):
+        for edge in (limits.lower[joint] - margin, limits.upper[joint] + margin):
+            bench = Bench(name, **QUICK)
+            bench.until(Mode.ACTIVE)
+            state = bench.sound()
+            state.position[joint] = edge
+            bench.tick(bench.step, state, bench.spec.stand)
+            assert (bench.supervisor.mode is Mode.FAULT) == (margin > 0.1)
+            bench = Bench(name, **QUICK)
+            state = bench.sound()
+            state.position[joint] = edge
+            bench.start(state)
+            assert (bench.supervisor.mode is Mode.FAULT) == (margin > 0.1)
+            bench.tick(bench.step, bench.sound(), bench.spec.stand)
+
+
 # -- the machine --------------------------------------------------------------------------------
 
 
