@@ -615,7 +615,11 @@ def try_fault(
         exit = made.wait_for_policy(fault.after + 20.0)
         left = max(0.0, when + SETTLED + 1.0 - time.time())
         time.sleep(left if {"server", "simulator"} & set(made._processes) else 0.0)
-        verdict = judge(fault, made, when, exit, made.end(), run, slack)
+        running = made.end()
+        walked = made.record.obeyed[made.record.at <= when]
+        if not walked.any() or not walked[-1]:
+            raise Failed(f"it had ended before: {why(made)}")
+        verdict = judge(fault, made, when, exit, running, run, slack)
         if keep is not None and verdict.problem:
             shutil.copytree(made.folder, keep / f"{fault.name} {robot} {run}".replace(" ", "_"))
         return verdict
