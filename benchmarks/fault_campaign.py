@@ -50,6 +50,7 @@ PAGE = ROOT / "docs" / "safety.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 DAMPED = 0.1  # s, of the robot's own watchdog, of the link, of the supervisor
 SUNK, SETTLED = 0.8, 1.5  # s without stiffness after which it must be down, and lie still
+FALLS = 0.3  # s for which it must be damped before the motors may be off
 UP, LIES, FALLEN = 0.24, 0.2, 0.18  # m, height of the base
 START_SECONDS = 60.0  # for all processes to start and the robot to stand
 DOMAIN = 1 + os.getpid() % 98  # of DDS
@@ -538,10 +539,17 @@ def judge(
         outcome = SAFE
         if damped > fault.within + slack:
             problems.append(f"stiff for {damped:.3f} s after the fault")
-        if not gone and at[-1] - last > SUNK and height[-1] > LIES:
+        own = record.column("/state", "time")  # the robot's: on a busy machine it falls more slowly
+        rest = float(own[-1] - own[min(step + 1, len(at) - 1)])
+        modes = [row["/status"]["mode"] for row in record.rows]
+        if not gone and "off" in [
+            m for m, t in zip(modes, at, strict=True) if 0 < t - last < FALLS
+        ]:
+            problems.append("its motors were off while it fell")
+        if not gone and rest > SUNK and height[-1] > LIES:
             problems.append(f"the base is {height[-1]:.2f} m high at the end")
         moving = float(np.abs(record.column("/state", "velocity")[-1]).max())
-        if not gone and at[-1] - last > SETTLED and moving > 0.5:
+        if not gone and rest > SETTLED and moving > 0.5:
             problems.append(f"a joint still moves at {moving:.1f} rad/s")
     if upright(tilt).min() < 0.5:
         problems.append("it tipped over")

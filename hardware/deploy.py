@@ -409,9 +409,9 @@ class Control:
         try:
             state = self._newest = self._robot.read()
         except RobotError as error:
-            self._lost(f"connection lost: {error}")
+            self.supervisor.fault(f"connection lost: {error}")
         except Exception as error:
-            self._lost(f"robot: {_line(error)}")
+            self.supervisor.fault(f"robot: {_line(error)}")
         if self._sent == 0 and state is not None and self.supervisor.mode is Mode.OFF:
             with contextlib.suppress(RuntimeError):  # an e-stop came in between
                 self.supervisor.start(now, state)
@@ -462,7 +462,7 @@ class Control:
             self._robot.write(command)
         except Exception as error:
             known = isinstance(error, RobotError)
-            self._lost(f"connection lost: {error}" if known else f"robot: {_line(error)}")
+            supervisor.fault(f"connection lost: {error}" if known else f"robot: {_line(error)}")
             sent = supervisor.update(time.monotonic(), state, None)  # the log ends damped
         self._sent += 1
         if not (supervisor.mode is Mode.FAULT and sent.kp.any()):  # else it came while writing
@@ -491,10 +491,6 @@ class Control:
         self.asked_move = max(self.asked_move, float(move.max()))
         share = torque / self._robot.spec.limits.torque
         self.asked_torque = max(self.asked_torque, float(share.max()))
-
-    def _lost(self, reason: str) -> None:
-        self.supervisor.fault(reason)
-        self.over = True
 
 
 def _line(error: Exception) -> str:
