@@ -527,3 +527,13 @@ def test_huge_gains_and_tiny_limits_stay_finite():
             assert s.mode is Mode.SOFT_START
             for array in vars(sent).values():
                 assert np.isfinite(array).all()
+
+
+def test_stopping_turns_stiffness_into_damping():
+    s, plant = at_the_stand(4)
+    s.stop("finished")
+    sent = [plant.run(s, 1) for _ in range(120)]
+    kp, kd = (np.array([getattr(c, name)[0] for c in sent]) for name in ("kp", "kd"))
+    np.testing.assert_allclose(kp[:74], GO2.kp[0])
+    np.testing.assert_allclose(kp[75:120] / GO2.kp[0], 1 - np.arange(1, 46) * DT, atol=0.03)
+    assert (np.diff(kd[75:]) > 0).all()
