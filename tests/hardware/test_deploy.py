@@ -134,7 +134,7 @@ def test_a_walk_is_brought_to_a_halt_before_it_lies_down(bundle_folder, tmp_path
     assert np.sum(asked[:, 0] == 0) == pytest.approx(250, abs=60)
     assert report.ended == "finished"
     assert report.seconds == pytest.approx(0.5, abs=0.1)
-    assert report.velocity_error_mean == pytest.approx(0.4, abs=0.05)
+    assert report.velocity_error_mean == pytest.approx(0.4, abs=0.1)  # 0.2 with the halt in it
 
 
 def test_a_dry_run_sends_nothing(bundle_folder, tmp_path, robots):

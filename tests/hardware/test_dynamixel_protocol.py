@@ -155,8 +155,9 @@ def test_a_damaged_packet_is_none(first, second, data):
         frame[at] ^= data.draw(st.integers(1, 255))
     decoder = Decoder()
     # Enough follows for a damaged length to run out.
-    got = decoder.feed(bytes(frame) + encode(second) * 120)
-    if encode(first) not in bytes(frame):
+    stream = bytes(frame) + encode(second) * 120
+    got = decoder.feed(stream)
+    if encode(first) not in stream:  # a lost last byte may be the one that the next begins with
         assert all(packet == second for packet in got)
     assert second in got
 
