@@ -1,0 +1,301 @@
+"""Speed against what people would use instead: the table of docs/update_speed.md.
+
+    python benchmarks/speed.py updates    # measure
+    python benchmarks/speed.py report     # write the table from what was measured
+
+``updates``: gradient updates per second of DSAC-T, stable-baselines3's SAC and sbx's SAC on
+transitions of HalfCheetah's shape, one update per call as at one update per step, and the limit:
+the FLOPs of a DSAC-T update at the rate of a 256 x 256 x 256 float32 product. Each algorithm is a
+process of its own; they take turns, so that a busy moment of the machine meets all of them, and
+each measures by the clock and in seconds of CPU. sbx runs in `.venv-jax`, made on first use:
+benchmarks/requirements_jax.txt on top of the packages of this environment, so that both have the
+same torch and stable-baselines3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "benchmarks" / "update_speed"
+PAGE = ROOT / "docs" / "update_speed.md"
+JAX = ROOT / ".venv-jax"
+PURELIB = sysconfig.get_path("purelib")
+N_OBS, N_ACTION, BATCH = 17, 6, 256  # HalfCheetah-v5
+
+NETWORKS = {"3x256 GELU": ([256, 256, 256], "gelu"), "2x256 ReLU": ([256, 256], "relu")}
+CONTENDERS = ("product", "dsac_t", "sb3_sac", "sbx_sac")
+
+
+def update_flops(hidden: list[int], delay: int = 2) -> float:
+    """FLOPs in the matrix products of one DSAC-T update, averaged over a delay period."""
+
+    def products(n_in: int, n_out: int, inputs: int) -> tuple[int, int, int]:
+        """Forward, weight gradients and, for `inputs` of the inputs, input gradients."""
+        sizes = [n_in, *hidden, n_out]
+        forward = sum(2 * BATCH * a * b for a, b in pairwise(sizes))
+        first = 2 * BATCH * hidden[0]
+        return forward, forward, forward - first * (n_in - inputs)
+
+    actor, actor_weights, actor_inputs = products(N_OBS, 2 * N_ACTION, 0)
+    critic, critic_weights, critic_hidden = products(N_OBS + N_ACTION, 2, 0)
+    _, _, critic_actions = products(N_OBS + N_ACTION, 2, N_ACTION)
+    every = actor + 2 * critic + 2 * (critic + critic_weights + critic_hidden)
+    delayed = actor + 2 * (critic + critic_actions) + actor_weights + actor_inputs
+    return every + delayed / delay
+
+
+def make_product() -> Callable[[int], float]:
+    """FLOPs of as many products as take about as long as `n` updates."""
+    import torch
+
+    a, b, c = (torch.randn(256, 256) for _ in range(3))
+
+    def run(n: int) -> float:
+        for _ in range(40 * n):
+            torch.mm(a, b, out=c)
+        return 40 * n * 2 * 256**3
+
+    return run
+
+
+def make_algorithm(contender: str, network: str) -> Callable[[int], float]:
+    """`n` updates in as many calls of train, with 100 000 random transitions to sample."""
+    import gymnasium as gym
+    import numpy as np
+    from gymnasium import spaces
+    from stable_baselines3.common.logger import Logger
+
+    hidden, activation = NETWORKS[network]
+    policy_kwargs: dict[str, Any] = {"net_arch": hidden}
+    algorithm: Any
+    if contender == "sbx_sac":
+        import flax.linen  # pyright: ignore[reportMissingImports]
+        from sbx import SAC as algorithm  # pyright: ignore[reportMissingImports]
+
+        if activation == "gelu":  # flax's is the cheaper approximation by tanh
+            policy_kwargs["activation_fn"] = flax.linen.gelu
+    else:
+        import torch
+
+        if contender == "dsac_t":
+            from motoric.policies.dsac_t import DSACT as algorithm
+        else:
+            from stable_baselines3 import SAC as algorithm
+        functions = {"gelu": torch.nn.GELU, "relu": torch.nn.ReLU}
+        policy_kwargs["activation_fn"] = functions[activation]
+
+    class Shape(gym.Env):
+        observation_space = spaces.Box(-np.inf, np.inf, (N_OBS,), np.float32)
+        action_space = spaces.Box(-1, 1, (N_ACTION,), np.float32)
+
+    size = 100_000
+    model = algorithm(
+        "MlpPolicy", Shape(), buffer_size=size + 1, seed=0, policy_kwargs=policy_kwargs
+    )
+    model.set_logger(Logger(None, []))
+    buffer, rng = model.replay_buffer, np.random.default_rng(0)
+    for array in (buffer.observations, buffer.next_observations, buffer.rewards):
+        array[:size] = rng.normal(size=array[:size].shape)
+    buffer.actions[:size] = rng.uniform(-1, 1, size=buffer.actions[:size].shape)
+    buffer.pos = size
+
+    def run(n: int) -> float:
+        for _ in range(n):
+            model.train(gradient_steps=1, batch_size=BATCH)
+        return n
+
+    return run
+
+
+def serve(contender: str, network: str, threads: int) -> None:
+    """In a process of its own: measure whenever a line with a number of updates comes in."""
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(threads)
+    run = make_product() if contender == "product" else make_algorithm(contender, network)
+    run(20)  # compiles what is compiled
+    print("ready", flush=True)
+    for line in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work = run(int(line))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(work / wall, work / cpu, peak, flush=True)
+
+
+@contextlib.contextmanager
+def servers(network: str, threads: int) -> Iterator[dict[str, subprocess.Popen]]:
+    """One process per contender, ready to measure."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "JAX_PLATFORMS": "cpu",
+    }
+    cores = sorted(os.sched_getaffinity(0))[:threads]  # JAX takes as many threads as cores
+    found: dict[str, subprocess.Popen] = {}
+    try:
+        for contender in CONTENDERS:
+            python = JAX / "bin" / "python" if contender == "sbx_sac" else sys.executable
+            command = [python, __file__, "serve", contender, network, str(threads)]
+            found[contender] = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            )
+        for contender, process in found.items():
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "ready":
+                raise SystemExit(f"{contender} did not start")
+        yield found
+    finally:
+        for process in found.values():
+            process.kill()
+            process.wait()
+
+
+def ask(process: subprocess.Popen, n: int) -> list[float]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{n}\n")
+    process.stdin.flush()
+    return [float(value) for value in process.stdout.readline().split()]
+
+
+def make_jax() -> None:
+    """Make `.venv-jax` unless it is whole: what it lacks of requirements.txt is installed."""
+    done = JAX / "made"
+    if not done.exists():
+        venv.create(JAX, with_pip=True, clear=True)
+        (site,) = JAX.glob("lib/python*/site-packages")
+        (site / "base.pth").write_text(f"import site; site.addsitedir({PURELIB!r})\n")
+        pip = [JAX / "bin" / "python", "-m", "pip", "install", "-q", "-r"]
+        if subprocess.run([*pip, ROOT / "benchmarks" / "requirements_jax.txt"]).returncode:
+            raise SystemExit("benchmarks/requirements_jax.txt can't be installed: see above")
+        done.touch()
+
+
+def updates(rounds: int, threads: list[int]) -> None:
+    """Measure updates per second into updates.csv, a row per round and contender.
+
+    What the file holds already is kept, so that a run can be resumed: delete it to start anew.
+    """
+    make_jax()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "updates.csv"
+    if not path.exists():
+        path.write_text("threads,network,round,name,rate,cpu_rate,peak_mb,load\n")
+    with open(path, newline="") as file:
+        measured = {(int(row["threads"]), row["network"]) for row in csv.DictReader(file)}
+    for n, network in product(threads, NETWORKS):
+        if (n, network) in measured:
+            continue
+        rows = []
+        with servers(network, n) as processes:
+            for turn in range(rounds):
+                for contender, process in processes.items():
+                    rate, cpu_rate, peak = ask(process, 20)
+                    values = rate, cpu_rate, peak, os.getloadavg()[0]
+                    rows.append([n, network, turn, contender, *(f"{v:.6g}" for v in values)])
+        with open(path, "a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        print(f"{network}, {n} threads: done", flush=True)
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.0f} ({min(values):.0f}–{max(values):.0f})"
+
+
+def table() -> list[str]:
+    """Medians and ranges over the rounds; shares and ratios are medians of each round's own."""
+    with open(RESULTS / "updates.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| networks, threads | limit | DSAC-T | of the limit | SB3 SAC | DSAC-T / SB3 | sbx SAC "
+        "| DSAC-T / sbx | peak MB: DSAC-T, SB3, sbx | load |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for threads, network in dict.fromkeys((row["threads"], row["network"]) for row in rows):
+        here = [r for r in rows if (r["threads"], r["network"]) == (threads, network)]
+        column = {
+            (name, key): [float(r[key]) for r in here if r["name"] == name]
+            for name in CONTENDERS
+            for key in ("rate", "cpu_rate", "peak_mb")
+        }
+        flops = update_flops(NETWORKS[network][0])
+
+        def over(name: str, scale: float = 1.0, column: Any = column) -> list[float]:
+            """DSAC-T over another contender, by the clock and per second of CPU."""
+            return [
+                statistics.median(
+                    scale * a / b
+                    for a, b in zip(column["dsac_t", key], column[name, key], strict=True)
+                )
+                for key in ("rate", "cpu_rate")
+            ]
+
+        limit = [rate / flops for rate in column["product", "rate"]]
+        peak = [max(column[name, "peak_mb"]) for name in CONTENDERS[1:]]
+        load = statistics.median(float(r["load"]) for r in here)
+        lines.append(
+            f"| {network}, {threads} | {spread(limit)} | {spread(column['dsac_t', 'rate'])} "
+            f"| {' / '.join(f'{share:.0%}' for share in over('product', flops))} "
+            f"| {spread(column['sb3_sac', 'rate'])} "
+            f"| {' / '.join(f'{ratio:.2f}' for ratio in over('sb3_sac'))} "
+            f"| {spread(column['sbx_sac', 'rate'])} "
+            f"| {' / '.join(f'{ratio:.2f}' for ratio in over('sbx_sac'))} "
+            f"| {', '.join(f'{value:.0f}' for value in peak)} | {load:.1f} |"
+        )
+    return lines
+
+
+def report() -> None:
+    """Replace the table of the page, between its markers."""
+    head, rest = PAGE.read_text().split("<!-- updates -->")
+    lines = [head + "<!-- updates -->", *table(), "<!-- end updates -->"]
+    PAGE.write_text("\n".join(lines) + rest.split("<!-- end updates -->")[1])
+    print("\n".join(lines[1:-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    measure = commands.add_parser("updates", help="gradient updates per second")
+    measure.add_argument("--rounds", type=int, default=15)
+    cores = len(os.sched_getaffinity(0))
+    measure.add_argument("--threads", type=int, nargs="+", default=[1, 2][:cores])
+    commands.add_parser("report", help="write the tables from the measurements so far")
+    server = commands.add_parser("serve", help="used by updates: one contender")
+    server.add_argument("contender", choices=CONTENDERS)
+    server.add_argument("network", choices=NETWORKS)
+    server.add_argument("threads", type=int)
+    arguments = parser.parse_args()
+    if arguments.command == "updates":
+        updates(arguments.rounds, arguments.threads)
+    elif arguments.command == "serve":
+        serve(arguments.contender, arguments.network, arguments.threads)
+    if arguments.command != "serve":
+        report()
+
+
+if __name__ == "__main__":
+    main()
