@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from pathlib import Path
 
 # Two tests run at a time, on two cores: each computes on one. Before numpy and torch are loaded.
@@ -16,6 +17,10 @@ from motoric.hardware.bundle import BundleSpec, Tensor, write_bundle
 from motoric.hardware.go2 import GO2
 from motoric.hardware.observation import Term, observation_size
 from onnx import TensorProto, helper, numpy_helper
+
+# A shell that runs the tests with & has them, and every process they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
