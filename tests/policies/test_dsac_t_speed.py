@@ -43,7 +43,7 @@ def make_model(algorithm: type, hidden: list[int] = HIDDEN):
 
 @pytest.mark.slow
 def test_updates_are_quicker_than_sac_of_stable_baselines3():
-    """On equal networks, in CPU time of the quickest round of each: 1.5 to 1.85 on a busy machine.
+    """On equal networks, in CPU time of the quickest round of each: 1.5 to 1.6 on a busy machine.
 
     Fails when the actor is stepped at every update (1.2); the next test counts the work itself.
     """
