@@ -9,7 +9,7 @@ import numpy as np
 from motoric.control.limits import limit_target
 from motoric.envs.random import uniform
 from motoric.envs.registry import make_simulation
-from motoric.envs.simulation import Array
+from motoric.envs.simulation import Array, checked_action
 from motoric.envs.task import Task
 from numpy.typing import NDArray
 
@@ -123,13 +123,7 @@ class BatchedEnv:
         m/s), `power` [N] (mechanical, of the motors, W).
         """
         task = self.task
-        action = np.asarray(action, np.float64)
-        if action.shape != (self.num_envs, self.action_size):
-            raise ValueError(
-                f"action: shape {action.shape}, expected {(self.num_envs, self.action_size)}"
-            )
-        if np.isnan(action).any():
-            raise ValueError("action: holds NaN")
+        action = checked_action(action, (self.num_envs, self.action_size))
         action = np.clip(action, -task.action_limit, task.action_limit)
         wish = self._stand + self._scale * action
         self.target = limit_target(task.robot.limits, wish, self.target, task.control_dt)

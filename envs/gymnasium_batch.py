@@ -12,7 +12,7 @@ import numpy as np
 from mjbatch import Batch
 from motoric.envs.gymnasium_tasks import GymnasiumTask, State
 from motoric.envs.random import uniform
-from motoric.envs.simulation import Array
+from motoric.envs.simulation import Array, checked_action
 from mujoco import mj_getState, mj_rnePostConstraint, mj_setState, mj_step
 from numpy.typing import NDArray
 
@@ -150,13 +150,7 @@ class GymnasiumBatch:
         ValueError. info has no `velocity_error` and no `power`; `speed` [N] is forward, m/s.
         """
         task, sim = self.task, self.sim
-        action = np.asarray(action, np.float64)
-        if action.shape != (self.num_envs, task.action_size):
-            raise ValueError(
-                f"action: shape {action.shape}, expected {(self.num_envs, task.action_size)}"
-            )
-        if np.isnan(action).any():
-            raise ValueError("action: holds NaN")
+        action = checked_action(action, (self.num_envs, task.action_size))
         before = sim.state.x.copy()
         sim.ctrl[:] = action
         sim.step(task.frame_skip)

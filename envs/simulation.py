@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+def checked_action(action: NDArray, shape: tuple[int, int]) -> Array:
+    """Actions as float64. Raises ValueError unless they are of that shape [N, A], without NaN."""
+    action = np.asarray(action, np.float64)
+    if action.shape != shape:
+        raise ValueError(f"action: shape {action.shape}, expected {shape}")
+    if np.isnan(action).any():
+        raise ValueError("action: holds NaN")
+    return action
+
+
 @dataclass
 class Motion:
     """What a task may know of N robots, whichever engine moves them. World frame unless said.
