@@ -651,6 +651,8 @@ def campaign(bundle: Path, runs: int, only: str = "", keep: Path | None = None) 
         with TABLE.open() as file:
             done = {(row["fault"], row["robot"], row["run"]) for row in csv.DictReader(file)}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave nothing behind
+    # A shell that runs this with & has it, and every process it starts, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(os.devnull if only else TABLE, "a", newline="") as file:
         writer = csv.writer(file)
         if not done:
