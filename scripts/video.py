@@ -42,8 +42,10 @@ class Camera:
     def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
         self.model, self.data = model, mujoco.MjData(model)
         self._rect = mujoco.MjrRect(0, 0, width, height)
-        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+        # Software OpenGL pays for every pixel, of the frame buffer and of the shadow map.
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        shadow = min(model.vis.quality.shadowsize, 4 * max(width, height))
+        model.vis.quality.shadowsize = shadow
         self._gl = _gl_context(width, height)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)

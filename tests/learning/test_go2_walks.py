@@ -19,7 +19,7 @@ def test_go2_learns_to_walk(tmp_path):
     )  # fmt: skip
     train(settings, lambda text: None)
     bundle = Bundle.load(tmp_path / "run" / "bundle" / "best")
-    for engine, count in (("mujoco", 20), ("pybullet", 10)):
+    for engine, count in (("mujoco", 20), ("pybullet", 5)):
         command = [0.5, 0.0, 0.0]
         episodes = evaluation.run(bundle, {}, count, evaluation.TEST, command, 10.0, engine)
         assert episodes.terminated.mean() <= 0.1, engine

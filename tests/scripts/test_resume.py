@@ -80,7 +80,7 @@ def wait_for_steps(run: Path, steps: int, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize("policy", ["ppo", "dsac_t", "sac"])
-def test_killed_run_resumes_bit_for_bit(trained, tmp_path, motoric, command, policy):
+def test_killed_run_resumes_bit_for_bit(trained, tmp_path, command, policy):
     arguments = ["env=go2_velocity", *SMALL[policy], *STEPS]
     whole, steps = trained, 6000
     if policy != "ppo":
@@ -94,7 +94,7 @@ def test_killed_run_resumes_bit_for_bit(trained, tmp_path, motoric, command, pol
     process.kill()
     process.wait()
     assert int(checkpoint.steps(killed / "checkpoints")[0].name[5:]) < steps
-    motoric("train", f"resume={killed}")
+    command("train", f"resume={killed}")
     same(whole, killed)
 
 
@@ -141,11 +141,11 @@ def test_damaged_checkpoint_is_passed_over(trained, tmp_path, damage, name):
     assert name in said[0] or name == "manifest.json"  # a wrong checksum blames its file
 
 
-def test_resume_from_the_checkpoint_before_a_damaged_one(trained, tmp_path, motoric):
+def test_resume_from_the_checkpoint_before_a_damaged_one(trained, tmp_path, command):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     flip(checkpoint.steps(run / "checkpoints")[0] / "tensors.pt")
-    done = motoric("train", f"resume={run}")
+    done = command("train", f"resume={run}")
     assert "does not match its checksum" in done.stdout
     same(trained, run)
 
