@@ -548,7 +548,10 @@ def judge(
             problems.append("its motors were off while it fell")
         if not gone and rest > SUNK and height[-1] > LIES:
             problems.append(f"the base is {height[-1]:.2f} m high at the end")
-        moving = float(np.abs(record.column("/state", "velocity")[-1]).max())
+        # Or when the motors went off: a limp leg that stood on edge may fall over any time later.
+        joints = np.abs(record.column("/state", "velocity")).max(1)
+        off = next((i for i, m in enumerate(modes) if at[i] > last and m == "off"), len(at))
+        moving = float(min(joints[-1], joints[off - 1]))
         if not gone and rest > SETTLED and moving > 0.5:
             problems.append(f"a joint still moves at {moving:.1f} rad/s")
     if upright(tilt).min() < 0.5:
