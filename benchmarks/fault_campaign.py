@@ -694,7 +694,7 @@ def report() -> None:
         counts = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))
         times = np.array([float(row["damped"]) for row in chosen])
         times = 1e3 * times[np.isfinite(times)]
-        torque, speed = (np.nanmax([float(r[key]) for r in chosen]) for key in ("torque", "speed"))
+        torque, speed = (np.fmax.reduce([float(r[k]) for r in chosen]) for k in ("torque", "speed"))
         reasons = [re.sub(r"[\d.]+:\d+|\d+\.\d+", "…", row["reason"]) for row in chosen]
         common = max(set(reasons), key=reasons.count)
         lines.append(
