@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 from motoric.control.realtime import PRIORITY, Realtime, scheduling
@@ -78,8 +79,9 @@ def test_off_asks_for_nothing():
 
 
 @pytest.mark.parametrize("wish", ["auto", "off"])
-def test_no_garbage_is_collected_meanwhile_and_it_is_again_after(wish):
-    before = sys.getswitchinterval()
+def test_no_garbage_is_collected_meanwhile_and_it_is_again_after(wish, request):
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(0.003)
 
     def loop():
         with scheduling(wish):
@@ -90,7 +92,7 @@ def test_no_garbage_is_collected_meanwhile_and_it_is_again_after(wish):
         loop()
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
-    assert sys.getswitchinterval() == before
+    assert sys.getswitchinterval() == 0.003
 
 
 def test_a_wish_that_is_none():
