@@ -15,16 +15,20 @@ Symbols: C critics, B batch, A action dimensions; z a standard normal draw; m_i 
 of sigma_i; alpha the temperature; "bar" and ``_next`` mark values of target networks.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from motoric.policies import mlp
+from motoric.policies.mlp import MLP, BatchedLinear
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -32,7 +36,13 @@ from stable_baselines3.common.torch_layers import (
     create_mlp,
     get_actor_critic_arch,
 )
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    PyTorchObs,
+    ReplayBufferSamples,
+    Schedule,
+)
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import nn
 from torch.nn import functional as F
@@ -209,10 +219,15 @@ class DSACTActor(BasePolicy):
         mean, log_std = self.net(self.extract_features(obs, self.features_extractor)).chunk(2, -1)
         return mean, log_std.clamp(self.log_std_min, self.log_std_max)
 
-    def action_log_prob(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
-        """A reparametrised action in [-1, 1], ``[B, A]``, and its log density there, ``[B]``."""
+    def action_log_prob(
+        self, obs: PyTorchObs, noise: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """A reparametrised action in [-1, 1], ``[B, A]``, and its log density there, ``[B]``.
+
+        :param noise: standard normal draws ``[B, A]``; by default new ones
+        """
         mean, log_std = self.distribution(obs)
-        u = mean + log_std.exp() * th.randn_like(mean)
+        u = mean + log_std.exp() * (th.randn_like(mean) if noise is None else noise)
         return th.tanh(u), squashed_log_prob(u, mean, log_std)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
@@ -222,22 +237,6 @@ class DSACTActor(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
-
-
-class BatchedLinear(nn.Module):
-    """C independent linear layers as one batched product, with torch's default initialisation.
-
-    Maps ``[C, B, in_features]`` to ``[C, B, out_features]``.
-    """
-
-    def __init__(self, n: int, in_features: int, out_features: int):
-        super().__init__()
-        limit = in_features**-0.5
-        self.weight = nn.Parameter(th.empty(n, in_features, out_features).uniform_(-limit, limit))
-        self.bias = nn.Parameter(th.empty(n, 1, out_features).uniform_(-limit, limit))
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        return th.baddbmm(self.bias, x, self.weight)
 
 
 class GaussianCritics(BaseModel):
@@ -421,8 +420,167 @@ class MultiInputPolicy(DSACTPolicy):
 
 
 # ---------------------------------------------------------------------------------------------
+# What an update asks of the networks: values, and gradients pulled back through them
+# ---------------------------------------------------------------------------------------------
+
+Gradients = Sequence[th.Tensor | None]
+"""One per parameter, None for those that don't take part"""
+
+
+class Action(NamedTuple):
+    """Reparametrised actions and how a loss's gradients go back from them."""
+
+    action: th.Tensor
+    """in [-1, 1], ``[B, A]``"""
+    logp: th.Tensor
+    """log density per unit of an action in [-1, 1], ``[B]``"""
+    pullback: Callable[[th.Tensor, th.Tensor], Gradients]
+    """gradients in action and logp to those of the actor's parameters"""
+
+
+class Values(NamedTuple):
+    """Value distributions and how a loss's gradients go back from them."""
+
+    q: th.Tensor
+    """means ``[C, B]``"""
+    sigma: th.Tensor
+    """deviations ``[C, B]``"""
+    pullback: Callable[[th.Tensor, th.Tensor], Gradients]
+    """gradients in q and sigma to those of the critics' parameters"""
+    pullback_to_action: Callable[[th.Tensor], th.Tensor]
+    """gradient in q to that in the action, ``[B, A]``"""
+
+
+class Networks(Protocol):
+    """Actor, critics and their targets, in whatever form the two methods take them."""
+
+    actor: Any
+    actor_target: Any
+    critic: Any
+    critic_target: Any
+
+    def act(self, actor: Any, obs: Any, noise: th.Tensor) -> Action:
+        """Actions for standard normal draws ``[B, A]``."""
+        ...
+
+    def evaluate(self, critic: Any, obs: Any, action: th.Tensor) -> Values:
+        """Value distributions at (s, a); actions ``[B, A]`` in [-1, 1]."""
+        ...
+
+
+class ByHand:
+    """Plain networks, differentiated without autograd (policies/mlp.py)."""
+
+    def __init__(self, policy: DSACTPolicy):
+        self.actor = mlp.mlp(policy.actor.net)
+        self.actor_target = mlp.mlp(policy.actor_target.net)
+        self.critic = mlp.mlp(policy.critic.net)
+        self.critic_target = mlp.mlp(policy.critic_target.net)
+        self.log_std_min, self.log_std_max = policy.actor.log_std_min, policy.actor.log_std_max
+
+    @staticmethod
+    def supports(policy: DSACTPolicy) -> bool:
+        """Whether the networks are plain: flat observations, linear layers, one activation."""
+        space, actor, critic = policy.observation_space, policy.actor, policy.critic
+        return (
+            type(actor) is DSACTActor
+            and type(critic) is GaussianCritics
+            and isinstance(space, spaces.Box)
+            and not is_image_space(space)
+            and type(actor.features_extractor) is FlattenExtractor
+            and type(critic.features_extractor) is FlattenExtractor
+            and mlp.is_plain(actor.net)
+            and mlp.is_plain(critic.net)
+        )
+
+    def act(self, actor: MLP, obs: th.Tensor, noise: th.Tensor) -> Action:
+        out, tape = mlp.forward(actor, obs.flatten(1).to(noise.dtype))
+        mean, raw = out[0].chunk(2, -1)
+        log_std = raw.clamp(self.log_std_min, self.log_std_max)
+        deviation = log_std.exp() * noise
+        u = mean + deviation
+        action = th.tanh(u)
+
+        def pullback(d_action: th.Tensor, d_logp: th.Tensor) -> Gradients:
+            # dlogp/du = 2 tanh(u): with a reparametrised u the normal density has no other part
+            d_u = d_action * (1.0 - action**2) + 2.0 * d_logp.unsqueeze(1) * action
+            # u = mean + std noise, and logp has a term -log_std; the clamp stops the gradient
+            free = (raw >= self.log_std_min) & (raw <= self.log_std_max)
+            d_raw = (d_u * deviation - d_logp.unsqueeze(1)) * free
+            return mlp.backward(actor, tape, th.cat([d_u, d_raw], dim=-1).unsqueeze(0))
+
+        return Action(action, squashed_log_prob(u, mean, log_std), pullback)
+
+    def evaluate(self, critic: MLP, obs: th.Tensor, action: th.Tensor) -> Values:
+        obs = obs.flatten(1).to(action.dtype)
+        out, tape = mlp.forward(critic, th.cat([obs, action], dim=1))
+        q, raw = out[..., 0], out[..., 1]
+
+        def pullback(d_q: th.Tensor, d_sigma: th.Tensor) -> Gradients:
+            return mlp.backward(critic, tape, th.stack([d_q, d_sigma * raw.sigmoid()], dim=-1))
+
+        def pullback_to_action(d_q: th.Tensor) -> th.Tensor:
+            d_out = th.stack([d_q, th.zeros_like(d_q)], dim=-1)
+            return mlp.backward_input(critic, tape, d_out, first=obs.shape[1]).sum(0)
+
+        return Values(q, F.softplus(raw), pullback, pullback_to_action)
+
+
+class ByAutograd:
+    """The same for any networks, differentiated by autograd."""
+
+    def __init__(self, policy: DSACTPolicy):
+        self.actor, self.actor_target = policy.actor, policy.actor_target
+        self.critic, self.critic_target = policy.critic, policy.critic_target
+
+    def act(self, actor: DSACTActor, obs: PyTorchObs, noise: th.Tensor) -> Action:
+        with th.enable_grad():
+            outputs = actor.action_log_prob(obs, noise)
+
+        def pullback(d_action: th.Tensor, d_logp: th.Tensor) -> Gradients:
+            return _autograd(outputs, list(actor.parameters()), (d_action, d_logp))
+
+        action, logp = (x.detach() for x in outputs)
+        return Action(action, logp, pullback)
+
+    def evaluate(self, critic: GaussianCritics, obs: PyTorchObs, action: th.Tensor) -> Values:
+        with th.enable_grad():
+            action = action.detach().requires_grad_()
+            outputs = critic(obs, action)
+
+        def pullback(d_q: th.Tensor, d_sigma: th.Tensor) -> Gradients:
+            return _autograd(outputs, list(critic.parameters()), (d_q, d_sigma))
+
+        def pullback_to_action(d_q: th.Tensor) -> th.Tensor:
+            return th.autograd.grad(outputs[0], action, d_q)[0]
+
+        q, sigma = (x.detach() for x in outputs)
+        return Values(q, sigma, pullback, pullback_to_action)
+
+
+def _autograd(
+    outputs: tuple[th.Tensor, ...],
+    parameters: list[nn.Parameter],
+    d_outputs: tuple[th.Tensor, ...],
+) -> Gradients:
+    wanted = [p for p in parameters if p.requires_grad]
+    found = iter(th.autograd.grad(outputs, wanted, d_outputs, allow_unused=True))
+    return [next(found) if p.requires_grad else None for p in parameters]
+
+
+# ---------------------------------------------------------------------------------------------
 # Algorithm
 # ---------------------------------------------------------------------------------------------
+
+
+class Update(NamedTuple):
+    """Gradients of one update; ``actor`` and ``log_alpha`` at every ``policy_delay``-th only."""
+
+    critic: Gradients
+    running_sigma: th.Tensor
+    logged: dict[str, th.Tensor]
+    actor: Gradients = ()
+    log_alpha: th.Tensor | None = None
 
 
 class DSACT(OffPolicyAlgorithm):
@@ -591,6 +749,9 @@ class DSACT(OffPolicyAlgorithm):
         self.actor = self.policy.actor  # type: ignore[assignment]
         self.actor_target = self.policy.actor_target
         self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
+        self.networks: Networks = (
+            ByHand(self.policy) if ByHand.supports(self.policy) else ByAutograd(self.policy)
+        )
         self.online_parameters: list[th.Tensor] = [
             *self.actor.parameters(),
             *self.critic.parameters(),
@@ -631,6 +792,7 @@ class DSACT(OffPolicyAlgorithm):
         uniform_steps = learning_starts if self.warmup == "uniform" else 0
         return super()._sample_action(uniform_steps, action_noise, n_envs)
 
+    @th.no_grad()
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Sample the replay buffer and do ``gradient_steps`` updates."""
         assert self.replay_buffer is not None
@@ -639,69 +801,94 @@ class DSACT(OffPolicyAlgorithm):
         update_learning_rate(self.critic.optimizer, self.lr_schedule(progress))
         update_learning_rate(self.actor.optimizer, self.actor_lr_schedule(progress))
         update_learning_rate(self.alpha_optimizer, self.alpha_lr_schedule(progress))
-        actor_parameters = list(self.actor.parameters())
         log_alpha, m = self.policy.log_alpha, self.policy.running_sigma
-        target_entropy = float(self.target_entropy)
 
         for _ in range(gradient_steps):
             data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            gamma = self.gamma if data.discounts is None else data.discounts
-            discount = (gamma * (1.0 - data.dones)).squeeze(1)
-            reward = self.reward_scale * data.rewards.squeeze(1)
-            alpha = log_alpha.detach().exp()
-
-            with th.no_grad():
-                # Targets y_q, y_z from the target policy and the target critics
-                next_action, next_logp = self.actor_target.action_log_prob(data.next_observations)
-                q_next, sigma_next = self.critic_target(data.next_observations, next_action)
-                z = th.randn_like(reward).clamp_(-self.z_clip, self.z_clip)
-                y_q, y_z = soft_targets(
-                    reward, discount, q_next, sigma_next, next_logp - self.log_scale, alpha, z
-                )
-                if not self.expected_value_target:
-                    y_q = y_z
-
-            # Critics: the gradients at (Q_i, sigma_i) are given, autograd does the networks
-            q, sigma = self.critic(data.observations, data.actions)
-            with th.no_grad():
-                sigma_mean = sigma.mean(dim=1, keepdim=True)
-                m.copy_(th.where(m.isnan(), sigma_mean, th.lerp(m, sigma_mean, self.tau_b)))
-                bound = self.xi * m if self.variance_adjustment else self.td_bound
-                y_clip = clipped_return(q, y_z, bound)
-                if self.critic_loss == "gaussian":
-                    omega = m**2 + self.eps if self.variance_adjustment else 1.0
-                    d_q, d_sigma = gaussian_gradients(q, sigma, y_q, y_clip, omega, self.eps)
-                else:
-                    omega = m**2 if self.variance_adjustment else 1.0
-                    d_q, d_sigma = huber_gradients(
-                        q, sigma, y_q, y_clip, omega, self.eps, self.huber_delta, self.rho_range
-                    )
-            self.critic.optimizer.zero_grad()
-            th.autograd.backward((q, sigma), (d_q / batch_size, d_sigma / batch_size))
-
-            # Actor and temperature: their gradients use the critics as they were before the step
             delayed = self._n_updates % self.policy_delay == 0
+            noise = [th.randn_like(data.actions), th.randn_like(data.rewards)]
             if delayed:
-                action, logp = self.actor.action_log_prob(data.observations)
-                logp = logp - self.log_scale
-                q_pi, _ = self.critic(data.observations, action)
-                actor_loss = (alpha * logp - q_pi.min(dim=0).values).mean()
-                self.actor.optimizer.zero_grad()
-                actor_loss.backward(inputs=actor_parameters)
-                # d/dlog_alpha of -log_alpha (logp + H_target)
-                log_alpha.grad = -(logp.detach().mean() + target_entropy)
-                self._last_batch["logp"] = logp.detach()
+                noise.append(th.randn_like(data.actions))
+            update = self._gradients(data, noise, log_alpha, m, delayed)
 
+            m.copy_(update.running_sigma)
+            _set_gradients(self.critic, update.critic)
             self.critic.optimizer.step()
             if delayed:
+                _set_gradients(self.actor, update.actor)
                 self.actor.optimizer.step()
+                log_alpha.grad = update.log_alpha
                 self.alpha_optimizer.step()
-                with th.no_grad():
-                    th._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                        self.target_parameters, self.online_parameters, self.tau
-                    )
+                th._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                    self.target_parameters, self.online_parameters, self.tau
+                )
             self._n_updates += 1
-            self._last_batch |= {"q": q.detach(), "sigma": sigma.detach(), "y_q": y_q}
+            self._last_batch |= update.logged
+
+    def _gradients(
+        self,
+        data: ReplayBufferSamples,
+        noise: list[th.Tensor],
+        log_alpha: th.Tensor,
+        m: th.Tensor,
+        delayed: bool,
+    ) -> "Update":
+        """The gradients of one update: a function of tensors that changes none of them.
+
+        :param data: B transitions
+        :param noise: standard normal draws for the next actions ``[B, A]``, the return targets
+            ``[B, 1]`` and, if `delayed`, the actions ``[B, A]``
+        :param log_alpha: log temperature, a scalar
+        :param m: m_i, ``[C, 1]``
+        :param delayed: with those of actor and temperature
+        """
+        networks, batch_size = self.networks, len(data.rewards)
+        gamma = self.gamma if data.discounts is None else data.discounts
+        discount = (gamma * (1.0 - data.dones)).squeeze(1)
+        reward = self.reward_scale * data.rewards.squeeze(1)
+        alpha = log_alpha.exp()
+
+        # Targets y_q, y_z from the target policy and the target critics
+        next_ = networks.act(networks.actor_target, data.next_observations, noise[0])
+        target = networks.evaluate(networks.critic_target, data.next_observations, next_.action)
+        z = noise[1].squeeze(1).clamp(-self.z_clip, self.z_clip)
+        next_logp = next_.logp - self.log_scale
+        y_q, y_z = soft_targets(reward, discount, target.q, target.sigma, next_logp, alpha, z)
+        if not self.expected_value_target:
+            y_q = y_z
+
+        # Critics: the gradients at (Q_i, sigma_i) are given
+        q, sigma, pullback, _ = networks.evaluate(networks.critic, data.observations, data.actions)
+        sigma_mean = sigma.mean(dim=1, keepdim=True)
+        m = th.where(m.isnan(), sigma_mean, th.lerp(m, sigma_mean, self.tau_b))
+        bound = self.xi * m if self.variance_adjustment else self.td_bound
+        y_clip = clipped_return(q, y_z, bound)
+        if self.critic_loss == "gaussian":
+            omega = m**2 + self.eps if self.variance_adjustment else 1.0
+            d_q, d_sigma = gaussian_gradients(q, sigma, y_q, y_clip, omega, self.eps)
+        else:
+            omega = m**2 if self.variance_adjustment else 1.0
+            d_q, d_sigma = huber_gradients(
+                q, sigma, y_q, y_clip, omega, self.eps, self.huber_delta, self.rho_range
+            )
+        d_critic = pullback(d_q / batch_size, d_sigma / batch_size)
+        update = Update(d_critic, m, {"q": q, "sigma": sigma, "y_q": y_q})
+        if not delayed:
+            return update
+
+        # Actor: mean[alpha log pi(a|s) - min_i Q_i(s, a)] with a reparametrised a, and the critics
+        # as they are before their step. Temperature: -log_alpha mean[logp + H_target]
+        act = networks.act(networks.actor, data.observations, noise[2])
+        values = networks.evaluate(networks.critic, data.observations, act.action)
+        lower = values.q.argmin(dim=0, keepdim=True)
+        d_q = th.zeros_like(values.q).scatter(0, lower, -1.0 / batch_size)
+        d_action = values.pullback_to_action(d_q)
+        d_actor = act.pullback(d_action, (alpha / batch_size).expand(batch_size))
+        logp = act.logp - self.log_scale
+        d_log_alpha = -(logp.mean() + float(self.target_entropy))
+        return update._replace(
+            logged=update.logged | {"logp": logp}, actor=d_actor, log_alpha=d_log_alpha
+        )
 
     def dump_logs(self) -> None:
         """Write log data: the latest batch's figures, entropies for actions in [-1, 1]."""
@@ -742,6 +929,7 @@ class DSACT(OffPolicyAlgorithm):
             "actor_target",
             "critic",
             "critic_target",
+            "networks",
             "online_parameters",
             "target_parameters",
             "_last_batch",
@@ -749,3 +937,8 @@ class DSACT(OffPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer", "alpha_optimizer"], []
+
+
+def _set_gradients(network: nn.Module, gradients: Gradients) -> None:
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        parameter.grad = gradient if parameter.requires_grad else None
