@@ -7,7 +7,7 @@ SHELL := /bin/sh
 INSTALLED := .venv/.installed
 BIN := .venv/bin
 
-.PHONY: demo test fast lint types check bench lock clean
+.PHONY: demo test fast lint types check bench bench-learning lock clean
 demo: $(INSTALLED)
 	@.ci/system gl
 	@$(BIN)/motoric demo
@@ -28,9 +28,14 @@ check: lint types
 bench: $(INSTALLED)
 	@$(BIN)/python benchmarks/env_speed.py rates
 	@$(BIN)/python benchmarks/env_speed.py scaling
-	@if [ -e benchmarks/speed.py ]; then $(BIN)/python benchmarks/speed.py updates; fi
+	@$(BIN)/python benchmarks/speed.py updates
 	@if [ -n "$(RUN)" ]; then $(BIN)/python benchmarks/latency.py run "$(RUN)"; \
 		else echo "latency of a policy is not measured: give a run, make bench RUN=runs/DIR"; fi
+
+# Time to a good policy: hours. What was interrupted begins again, what is finished is kept.
+bench-learning: $(INSTALLED)
+	@$(BIN)/python benchmarks/time_to_return.py run
+	@$(BIN)/python benchmarks/time_to_return.py report
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

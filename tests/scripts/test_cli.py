@@ -40,7 +40,7 @@ def test_every_policy_with_every_environment(name, env):
 
 def test_the_experiment():
     settings = config.load("train", ["experiment=go2_walk", "policy.n_epochs=4"])
-    assert settings.total_steps == 1_500_000
+    assert settings.total_steps == 1_350_000
     assert config.load("train", ["total_steps=7", "experiment=go2_walk"]).total_steps == 7
     assert settings.policy.gamma == 0.97
     assert settings.policy.n_epochs == 4
