@@ -3,13 +3,13 @@
     python benchmarks/speed.py updates    # measure
     python benchmarks/speed.py report     # write the table from what was measured
 
-``updates``: gradient updates per second of DSAC-T, stable-baselines3's SAC and sbx's SAC on
-transitions of HalfCheetah's shape, one update per call as at one update per step, and the limit:
-the FLOPs of a DSAC-T update at the rate of a 256 x 256 x 256 float32 product. Each algorithm is a
-process of its own; they take turns, so that a busy moment of the machine meets all of them, and
-each measures by the clock and in seconds of CPU. sbx runs in `.venv-jax`, made on first use:
-benchmarks/requirements_jax.txt on top of the packages of this environment, so that both have the
-same torch and stable-baselines3.
+``updates``: gradient updates per second of DSAC-T (eager and compiled), stable-baselines3's SAC and
+sbx's SAC on transitions of HalfCheetah's shape, one update per call as at one update per step, and
+the limit: the FLOPs of a DSAC-T update at the rate of a 256 x 256 x 256 float32 product. Each
+algorithm is a process of its own; they take turns, so that a busy moment of the machine meets all
+of them, and each measures by the clock and in seconds of CPU. sbx runs in `.venv-jax`, made on
+first use: benchmarks/requirements_jax.txt on top of the packages of this environment, so that both
+have the same torch and stable-baselines3.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PURELIB = sysconfig.get_path("purelib")
 N_OBS, N_ACTION, BATCH = 17, 6, 256  # HalfCheetah-v5
 
 NETWORKS = {"3x256 GELU": ([256, 256, 256], "gelu"), "2x256 ReLU": ([256, 256], "relu")}
-CONTENDERS = ("product", "dsac_t", "sb3_sac", "sbx_sac")
+CONTENDERS = ("product", "dsac_t", "dsac_t_compiled", "sb3_sac", "sbx_sac")
 
 
 def update_flops(hidden: list[int], delay: int = 2) -> float:
@@ -92,7 +92,7 @@ def make_algorithm(contender: str, network: str) -> Callable[[int], float]:
     else:
         import torch
 
-        if contender == "dsac_t":
+        if contender.startswith("dsac_t"):
             from motoric.policies.dsac_t import DSACT as algorithm
         else:
             from stable_baselines3 import SAC as algorithm
@@ -104,8 +104,9 @@ def make_algorithm(contender: str, network: str) -> Callable[[int], float]:
         action_space = spaces.Box(-1, 1, (N_ACTION,), np.float32)
 
     size = 100_000
+    options = {"compile": True} if contender == "dsac_t_compiled" else {}
     model = algorithm(
-        "MlpPolicy", Shape(), buffer_size=size + 1, seed=0, policy_kwargs=policy_kwargs
+        "MlpPolicy", Shape(), buffer_size=size + 1, seed=0, policy_kwargs=policy_kwargs, **options
     )
     model.set_logger(Logger(None, []))
     buffer, rng = model.replay_buffer, np.random.default_rng(0)
@@ -230,8 +231,8 @@ def table() -> list[str]:
     with open(RESULTS / "updates.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [
-        "| networks, threads | limit | DSAC-T | of the limit | SB3 SAC | DSAC-T / SB3 | sbx SAC "
-        "| DSAC-T / sbx | peak MB: DSAC-T, SB3, sbx | load |",
+        "| networks, threads | limit | DSAC-T | of the limit | / SB3 | / sbx | SB3 SAC | sbx SAC "
+        "| peak MB: DSAC-T, SB3, sbx | load |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for threads, network in dict.fromkeys((row["threads"], row["network"]) for row in rows):
@@ -242,29 +243,30 @@ def table() -> list[str]:
             for key in ("rate", "cpu_rate", "peak_mb")
         }
         flops = update_flops(NETWORKS[network][0])
-
-        def over(name: str, scale: float = 1.0, column: Any = column) -> list[float]:
-            """DSAC-T over another contender, by the clock and per second of CPU."""
-            return [
-                statistics.median(
-                    scale * a / b
-                    for a, b in zip(column["dsac_t", key], column[name, key], strict=True)
-                )
-                for key in ("rate", "cpu_rate")
-            ]
-
         limit = [rate / flops for rate in column["product", "rate"]]
-        peak = [max(column[name, "peak_mb"]) for name in CONTENDERS[1:]]
         load = statistics.median(float(r["load"]) for r in here)
-        lines.append(
-            f"| {network}, {threads} | {spread(limit)} | {spread(column['dsac_t', 'rate'])} "
-            f"| {' / '.join(f'{share:.0%}' for share in over('product', flops))} "
-            f"| {spread(column['sb3_sac', 'rate'])} "
-            f"| {' / '.join(f'{ratio:.2f}' for ratio in over('sb3_sac'))} "
-            f"| {spread(column['sbx_sac', 'rate'])} "
-            f"| {' / '.join(f'{ratio:.2f}' for ratio in over('sbx_sac'))} "
-            f"| {', '.join(f'{value:.0f}' for value in peak)} | {load:.1f} |"
-        )
+        for name, title in (("dsac_t", network), ("dsac_t_compiled", f"{network}, compiled")):
+
+            def over(other: str, scale: float = 1.0, column: Any = column, name: str = name) -> str:
+                """DSAC-T over another contender, by the clock and per second of CPU."""
+                ratios = [
+                    statistics.median(
+                        scale * a / b
+                        for a, b in zip(column[name, key], column[other, key], strict=True)
+                    )
+                    for key in ("rate", "cpu_rate")
+                ]
+                return " / ".join(
+                    f"{ratio:.0%}" if other == "product" else f"{ratio:.2f}" for ratio in ratios
+                )
+
+            peak = [max(column[each, "peak_mb"]) for each in (name, "sb3_sac", "sbx_sac")]
+            lines.append(
+                f"| {title}, {threads} | {spread(limit)} | {spread(column[name, 'rate'])} "
+                f"| {over('product', flops)} | {over('sb3_sac')} | {over('sbx_sac')} "
+                f"| {spread(column['sb3_sac', 'rate'])} | {spread(column['sbx_sac', 'rate'])} "
+                f"| {', '.join(f'{value:.0f}' for value in peak)} | {load:.1f} |"
+            )
     return lines
 
 

@@ -137,6 +137,7 @@ class DSACT(OffPolicy):
     twin_critics: bool = doc(True, "refinement 2")
     variance_adjustment: bool = doc(True, "refinement 3")
     td_bound: float = doc(1.0, "clipping range without refinement 3", POSITIVE)
+    compile: bool = doc(False, "compile the gradients: C++ compiler on a CPU, CUDA graphs on a GPU")
 
 
 @dataclass

@@ -15,8 +15,13 @@ Symbols: C critics, B batch, A action dimensions; z a standard normal draw; m_i 
 of sigma_i; alpha the temperature; "bar" and ``_next`` mark values of target networks.
 """
 
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -630,7 +635,11 @@ class DSACT(OffPolicyAlgorithm):
     :param twin_critics: R2. Without it there is one critic
     :param variance_adjustment: R3. Without it the clipping range is ``td_bound``, the weight 1
     :param td_bound: clipping range in reward units, without R3 only
-    :raises ValueError: for an unknown ``warmup``, ``entropy_unit`` or ``critic_loss``
+    :param compile: compile the computation of the gradients (torch.compile) at the first two
+        updates, which takes some tens of seconds: with CUDA graphs on a GPU, on a CPU by the C++
+        compiler. For plain networks only. ``DSACT.load(..., compile=False)`` goes on without
+    :raises ValueError: for an unknown ``warmup``, ``entropy_unit`` or ``critic_loss``, or if what
+        is to be compiled can't be
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -679,6 +688,7 @@ class DSACT(OffPolicyAlgorithm):
         twin_critics: bool = True,
         variance_adjustment: bool = True,
         td_bound: float = 1.0,
+        compile: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -738,9 +748,12 @@ class DSACT(OffPolicyAlgorithm):
         self.twin_critics = twin_critics
         self.variance_adjustment = variance_adjustment
         self.td_bound = td_bound
+        self.compile = compile
         self._last_batch: dict[str, th.Tensor] = {}
         if _init_setup_model:
             self._setup_model()
+            if compile:
+                self._check_compile()
 
     def _setup_model(self) -> None:
         if not self.twin_critics:
@@ -752,6 +765,10 @@ class DSACT(OffPolicyAlgorithm):
         self.networks: Networks = (
             ByHand(self.policy) if ByHand.supports(self.policy) else ByAutograd(self.policy)
         )
+        self.gradients = self._gradients
+        if self.compile:
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self.gradients = th.compile(self._gradients, fullgraph=True, dynamic=False, mode=mode)
         self.online_parameters: list[th.Tensor] = [
             *self.actor.parameters(),
             *self.critic.parameters(),
@@ -786,6 +803,27 @@ class DSACT(OffPolicyAlgorithm):
         """The effective target entropy for actions in [-1, 1], in nat."""
         return float(self.target_entropy) - self.log_scale
 
+    def _check_compile(self) -> None:
+        """Raise ValueError, in one line, if the gradients can't be compiled here."""
+        if not isinstance(self.networks, ByHand):
+            raise ValueError(
+                "compile: only plain networks can be compiled (flat observations, linear layers "
+                f"with {', '.join(f.__name__ for f in mlp.ACTIVATIONS)}); try compile=False"
+            )
+        if self.device.type == "cpu":
+            compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+            if shutil.which(compiler) is None:
+                raise ValueError(
+                    f"compile: no C++ compiler {compiler!r} is found (environment variable CXX); "
+                    "install one or try compile=False"
+                )
+            header = Path(sysconfig.get_path("include")) / "Python.h"
+            if not header.exists():
+                raise ValueError(
+                    f"compile: {header} is missing; install Python's headers (python3-dev) or try "
+                    "compile=False"
+                )
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -796,7 +834,8 @@ class DSACT(OffPolicyAlgorithm):
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Sample the replay buffer and do ``gradient_steps`` updates."""
         assert self.replay_buffer is not None
-        self.policy.set_training_mode(True)
+        if isinstance(self.networks, ByAutograd):  # plain networks have no modes
+            self.policy.set_training_mode(True)
         progress = self._current_progress_remaining
         update_learning_rate(self.critic.optimizer, self.lr_schedule(progress))
         update_learning_rate(self.actor.optimizer, self.actor_lr_schedule(progress))
@@ -809,7 +848,9 @@ class DSACT(OffPolicyAlgorithm):
             noise = [th.randn_like(data.actions), th.randn_like(data.rewards)]
             if delayed:
                 noise.append(th.randn_like(data.actions))
-            update = self._gradients(data, noise, log_alpha, m, delayed)
+            if self.compile:
+                th.compiler.cudagraph_mark_step_begin()
+            update = self.gradients(data, noise, log_alpha, m, delayed)
 
             m.copy_(update.running_sigma)
             _set_gradients(self.critic, update.critic)
@@ -823,7 +864,8 @@ class DSACT(OffPolicyAlgorithm):
                     self.target_parameters, self.online_parameters, self.tau
                 )
             self._n_updates += 1
-            self._last_batch |= update.logged
+            # clones: with CUDA graphs the next update writes where this one has written
+            self._last_batch |= {name: value.clone() for name, value in update.logged.items()}
 
     def _gradients(
         self,
@@ -930,6 +972,7 @@ class DSACT(OffPolicyAlgorithm):
             "critic",
             "critic_target",
             "networks",
+            "gradients",
             "online_parameters",
             "target_parameters",
             "_last_batch",

@@ -193,3 +193,55 @@ def test_frozen_parameters_and_replaced_tensors(networks):
     model.train(1, 16)
     assert th.equal(before[0], frozen)
     assert not any(th.equal(a, b) for a, b in zip(before[1:], others, strict=True))
+
+
+# Compiled ------------------------------------------------------------------------------------
+
+
+def test_what_cant_be_compiled_is_one_line(monkeypatch):
+    def error(**net):
+        with pytest.raises(ValueError, match=r"^compile: .*compile=False\)?$") as caught:
+            DSACT("MlpPolicy", Noise(), policy_kwargs=net, device="cpu", compile=True)
+        return str(caught.value)
+
+    assert "only plain networks" in error(activation_fn=nn.Softplus)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "'no-such-compiler'" in error()
+    monkeypatch.setenv("CXX", "ls")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: "/no/such/folder")
+    assert "Python.h" in error()
+
+
+@pytest.mark.slow
+def test_compiled_gradients_are_the_eager_ones(tmp_path):
+    """At both kinds of update; the trained model is saved and loaded, compiled or not."""
+    model = filled(net={"net_arch": [16]}, compile=True)
+    set_random_seed(7)
+    model.train(2, 32)
+    model.save(tmp_path / "model")
+    eager = DSACT.load(tmp_path / "model", device="cpu", compile=False)
+    again = DSACT.load(tmp_path / "model", device="cpu")
+    assert again.compile
+    assert eager.gradients == eager._gradients
+    data = model.replay_buffer.sample(32)  # type: ignore[union-attr]
+    noise = [th.randn(32, 3), th.randn(32, 1), th.randn(32, 3)]
+    for delayed in (False, True):
+        arguments = data, noise[: 2 + delayed], model.policy.log_alpha, model.policy.running_sigma
+        with th.no_grad():
+            a, b = (m.gradients(*arguments, delayed) for m in (model, eager))
+        assert bool(a.actor) == bool(b.actor) == delayed
+        assert a.logged.keys() == b.logged.keys()
+        ours, theirs = (
+            [*u.critic, u.running_sigma, *u.logged.values(), *u.actor, *[u.log_alpha] * delayed]
+            for u in (a, b)
+        )
+        for compiled, reference in zip(ours, theirs, strict=True):
+            th.testing.assert_close(compiled, reference, rtol=1e-4, atol=1e-6)
+            assert compiled.stride() == reference.stride()
+    eager.replay_buffer = model.replay_buffer
+    eager._logger = model.logger
+    for each in (model, eager):
+        set_random_seed(8)
+        each.train(2, 32)
+    for name, tensor in state(model).items():
+        th.testing.assert_close(tensor, state(eager)[name], rtol=1e-3, atol=1e-5)
