@@ -18,12 +18,15 @@ from torch.nn import functional as F
 
 aten = th.ops.aten
 
-# f(z), and dz of da, z and a = f(z)
+# f(z), and dz of da, z and a = f(z), written where da is: one pass over memory less
 ACTIVATIONS = {
-    nn.GELU: (F.gelu, lambda da, z, a: aten.gelu_backward(da, z)),
-    nn.ReLU: (F.relu, lambda da, z, a: aten.threshold_backward(da, a, 0.0)),
-    nn.SiLU: (F.silu, lambda da, z, a: aten.silu_backward(da, z)),
-    nn.Tanh: (th.tanh, lambda da, z, a: aten.tanh_backward(da, a)),
+    nn.GELU: (F.gelu, lambda da, z, a: aten.gelu_backward.grad_input(da, z, grad_input=da)),
+    nn.ReLU: (
+        F.relu,
+        lambda da, z, a: aten.threshold_backward.grad_input(da, a, 0.0, grad_input=da),
+    ),
+    nn.SiLU: (F.silu, lambda da, z, a: aten.silu_backward.grad_input(da, z, grad_input=da)),
+    nn.Tanh: (th.tanh, lambda da, z, a: aten.tanh_backward.grad_input(da, a, grad_input=da)),
 }
 
 
@@ -88,7 +91,7 @@ def forward(net: MLP, x: th.Tensor) -> tuple[th.Tensor, Tape]:
             a.append(f(z[-1]))
         if weight.shape[2] < weight.shape[1]:  # BLAS is slow with few columns in rows
             weight = weight.mT.contiguous().mT
-        z.append(th.bmm(a[-1], weight).add_(bias.view(len(weight), 1, -1)))
+        z.append(th.baddbmm(bias.view(len(weight), 1, -1), a[-1], weight))
     return z[-1], Tape(z, a)
 
 
