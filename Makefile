@@ -7,7 +7,7 @@ SHELL := /bin/sh
 INSTALLED := .venv/.installed
 BIN := .venv/bin
 
-.PHONY: demo test fast lint types check bench bench-learning lock clean
+.PHONY: demo test fast lint types check bench forget lock clean
 demo: $(INSTALLED)
 	@.ci/system gl
 	@$(BIN)/motoric demo
@@ -23,19 +23,25 @@ fast: $(INSTALLED)
 
 check: lint types
 
-# Half an hour, alone on the machine, or the figures mean little. Other libraries come from
-# .venv-bench, made on first use. RUN is a run folder whose policy walks a Go2.
-bench: $(INSTALLED)
+# All of docs/benchmarks.md: three quarters of an hour for the speeds, then hours for the learning,
+# alone on the machine or the figures mean little. What docs/benchmarks/ holds already is kept, so an
+# interrupted measurement goes on; `make forget bench` starts anew. Other libraries come from
+# .venv-bench and .venv-jax, made on first use. RUN is a run folder whose policy walks a Go2.
+RUN := runs/bench
+bench: $(INSTALLED) $(RUN)/bundle/best/policy.onnx
 	@$(BIN)/python benchmarks/env_speed.py rates
 	@$(BIN)/python benchmarks/env_speed.py scaling
 	@$(BIN)/python benchmarks/speed.py updates
-	@if [ -n "$(RUN)" ]; then $(BIN)/python benchmarks/latency.py run "$(RUN)"; \
-		else echo "latency of a policy is not measured: give a run, make bench RUN=runs/DIR"; fi
-
-# Time to a good policy: hours. What was interrupted begins again, what is finished is kept.
-bench-learning: $(INSTALLED)
+	@$(BIN)/python benchmarks/latency.py run "$(RUN)"
 	@$(BIN)/python benchmarks/time_to_return.py run
 	@$(BIN)/python benchmarks/time_to_return.py report
+
+runs/bench/bundle/best/policy.onnx: | $(INSTALLED)
+	@rm -rf runs/bench
+	@$(BIN)/motoric train experiment=go2_walk run=runs/bench
+
+forget:
+	@cd docs/benchmarks && rm -f env_speed/*.csv update_speed/*.csv time_to_return/*.csv
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -1,19 +1,27 @@
-"""Time to a good policy: CPU seconds until HalfCheetah-v5 returns 4000, of DSAC-T and others.
+"""Time to a good policy: CPU seconds until a task is solved, of ours and others.
 
     python benchmarks/time_to_return.py run [--jobs 2]   # whatever is not finished yet: hours
-    python benchmarks/time_to_return.py report           # the table in docs/benchmarks.md
+    python benchmarks/time_to_return.py report           # table and plot in docs/benchmarks.md
 
-Every run is one process on one core with one thread and writes one CSV, a row per evaluation: the
-mean of 10 deterministic episodes from the same initial states each time. A run ends with the first
-evaluation that reaches the threshold, or after `LIMIT` s. Evaluations are not counted, imports and
-compilation are. Seconds of CPU are what is compared, since other programs hardly touch them; on an
-idle machine they are those of the clock. Finished runs are skipped, interrupted ones start over.
+HalfCheetah-v5  a mean return of 4000 in 10 episodes from the same initial states each time
+Go2Velocity-v0  the bar of `make demo`: at 0.5 m/s for 10 s a mean velocity error under 0.15 m/s,
+                and 18 of 20 episodes without a fall
+
+Policies act deterministically when they are evaluated. Every run has one core, one thread, and
+writes one CSV, a row per evaluation. A run ends with the first evaluation that solves the task, or
+at the task's limit. Evaluations are not counted, imports and compilation are. Seconds of CPU are
+what is compared (with those of the processes that simulate), since other programs hardly touch
+them; on an idle machine they are those of the clock. Finished runs are skipped, interrupted ones
+start over.
 
 dsac_t        one update per environment step, as benchmarks/dsac_t_vs_sac.py
-dsac_t_quick  8 environments simulated together, an update per step of all of them, learning rates
-              of 1e-3: sooner there, with more environment steps
+dsac_t_quick  32 environments simulated together, two updates per step of all of them, learning
+              rates of 1e-3: sooner there, with more environment steps
 sb3_sac       stable-baselines3's SAC, its defaults
 sbx_sac       sbx's SAC (JAX), its defaults; in `.venv-jax`, as for benchmarks/speed.py
+ppo           experiment=go2_walk: stable-baselines3's PPO on 128 environments simulated together
+sb3_ppo       the same with 8 environments in processes (SubprocVecEnv), as many steps per update
+sbx_ppo       as sb3_ppo with sbx's PPO
 """
 
 from __future__ import annotations
@@ -26,83 +34,199 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "benchmarks" / "time_to_return"
 PAGE = ROOT / "docs" / "benchmarks.md"
+PLOT = ROOT / "docs" / "benchmarks" / "time_to_return.png"
 BEGIN, END = "<!-- time to return: begin -->", "<!-- time to return: end -->"
-TASK, THRESHOLD, LIMIT = "HalfCheetah-v5", 4000.0, 2400.0
-EVERY, EPISODES = 30.0, 10  # s of CPU between evaluations
 SEEDS = (0, 1, 2)
-CONTENDERS = ("dsac_t_quick", "dsac_t", "sbx_sac", "sb3_sac")
 ENDED = "ended"  # the last line of a finished CSV
 
 
-def make(contender: str, seed: int) -> Any:
-    """The algorithm, ready to learn."""
+@dataclass(frozen=True)
+class Task:
+    """contenders: ours first; every, limit: s of CPU between evaluations, and in all;
+    steps: at most, and what schedules are for"""
+
+    name: str
+    goal: str
+    contenders: tuple[str, ...]
+    every: float
+    limit: float
+    steps: int
+
+
+CHEETAH = Task(
+    "HalfCheetah-v5", "4000", ("dsac_t_quick", "dsac_t", "sbx_sac", "sb3_sac"), 30, 2400, 10**9
+)
+GO2 = Task("Go2Velocity-v0", "the demo's bar", ("ppo", "sbx_ppo", "sb3_ppo"), 30, 900, 1_100_000)
+TASK_OF = {contender: task for task in (CHEETAH, GO2) for contender in task.contenders}
+PROCESSES = 8
+
+
+def make_cheetah(contender: str, seed: int) -> Any:
+    """An algorithm for HalfCheetah, ready to learn."""
     if contender == "sbx_sac":
         from sbx import SAC  # pyright: ignore[reportMissingImports]
 
-        return SAC("MlpPolicy", TASK, seed=seed)
-    import torch
-
-    torch.set_num_threads(1)
+        return SAC("MlpPolicy", CHEETAH.name, seed=seed)
     if contender == "sb3_sac":
         from stable_baselines3 import SAC
 
-        return SAC("MlpPolicy", TASK, seed=seed, device="cpu")
+        return SAC("MlpPolicy", CHEETAH.name, seed=seed, device="cpu")
     from motoric.envs.make import make_vec
     from motoric.policies.dsac_t import DSACT
 
     quick = contender == "dsac_t_quick"
     rate = 1e-3 if quick else 3e-4
     return DSACT(
-        "MlpPolicy", make_vec(TASK, 8 if quick else 1, seed, num_threads=1), seed=seed,
+        "MlpPolicy", make_vec(CHEETAH.name, 32 if quick else 1, seed, num_threads=1), seed=seed,
         device="cpu", learning_rate=rate, alpha_learning_rate=rate, log_alpha_init=0.0,
-        warmup="uniform", learning_starts=1000, train_freq=1,
+        warmup="uniform", learning_starts=1000, train_freq=1, gradient_steps=2 if quick else 1,
         policy_kwargs={"net_arch": [256, 256]},
     )  # fmt: skip
 
 
-def learn(contender: str, seed: int) -> None:
-    """One run, to its CSV."""
-    from stable_baselines3.common.callbacks import BaseCallback
+def make_go2(contender: str, seed: int) -> Any:
+    """An algorithm for the Go2, ready to learn; all with the experiment's hyperparameters."""
+    from motoric.envs.make import make_vec
+    from motoric.scripts import algorithms, config
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
+
+    settings = config.load("train", ["experiment=go2_walk"])
+    policy: Any = settings.policy
+    env: VecEnv
+    if contender == "ppo":
+        env = make_vec("go2_velocity", settings.env.num_envs, seed, num_threads=1)
+    else:
+        policy.n_steps *= settings.env.num_envs // PROCESSES
+        name = "motoric.envs:motoric/Go2Velocity-v0"
+        env = make_vec_env(name, PROCESSES, seed, vec_env_cls=SubprocVecEnv)
+    env = VecNormalize(env, norm_reward=False, gamma=policy.gamma)
+    if contender != "sbx_ppo":
+        return algorithms.build(policy, env, seed, "cpu")
+    import flax.linen  # pyright: ignore[reportMissingImports]
+    from sbx import PPO  # pyright: ignore[reportMissingImports]
+
+    start, end = policy.learning_rate, policy.learning_rate_end
+    same = (
+        "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef",
+        "vf_coef", "max_grad_norm",
+    )  # fmt: skip
+    return PPO(
+        "MlpPolicy", env, seed=seed, learning_rate=lambda left: end + (start - end) * left,
+        policy_kwargs={
+            "net_arch": policy.net_arch, "activation_fn": flax.linen.elu,
+            "log_std_init": policy.log_std_init,
+        },
+        **{key: getattr(policy, key) for key in same},
+    )  # fmt: skip
+
+
+def judge_cheetah(model: Any, test: list[Any]) -> dict[str, float]:
+    """The mean return. test: keeps the environments from call to call."""
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    if not test:
+        test.append(make_vec_env(CHEETAH.name, 10, seed=1000))
+    test[0].seed(1000)
+    return {"return_mean": float(evaluate_policy(model, test[0], 10)[0])}  # type: ignore[arg-type]
+
+
+def judge_go2(model: Any, test: list[Any]) -> dict[str, float]:
+    """What the demo measures."""
+    from motoric.scripts import demo, evaluation
+
+    normalize = model.get_vec_normalize_env().normalize_obs
+    policy: Any = SimpleNamespace(
+        spec=SimpleNamespace(task="go2_velocity"),
+        act=lambda obs: model.predict(normalize(obs), deterministic=True)[0],
+    )
+    summary = evaluation.run_task(
+        policy, {}, demo.EPISODES, evaluation.TEST, demo.COMMAND, demo.SECONDS
+    ).summary()
+    return {
+        "return_mean": summary["return_mean"],
+        "velocity_error": summary["velocity_error_mean"],
+        "upright": demo.EPISODES - summary["terminated"],
+    }
+
+
+def solves(task: Task, row: dict[str, Any]) -> bool:
+    """Whether an evaluation meets the task's goal."""
+    if task is CHEETAH:
+        return float(row["return_mean"]) >= float(task.goal)
+    from motoric.scripts import demo
+
+    return float(row["velocity_error"]) < demo.ERROR and float(row["upright"]) >= demo.UPRIGHT
+
+
+def cpu_seconds(children: list[int]) -> float:
+    """Of this process and of those it has started."""
+    ticks = 0
+    for pid in children:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime, stime
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def learn(contender: str, seed: int) -> None:
+    """One run, to its CSV."""
     began, cpu_before = time.perf_counter(), time.process_time()
-    test = make_vec_env(TASK, EPISODES, seed=1000)
-    path = RESULTS / f"{contender}_seed{seed}.csv"
-    with open(path, "w", newline="") as file:
+    if not contender.startswith("sbx"):
+        import torch
+
+        torch.set_num_threads(1)
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    task = TASK_OF[contender]
+    make, judge = (make_go2, judge_go2) if task is GO2 else (make_cheetah, judge_cheetah)
+    test: list[Any] = []
+    with open(RESULTS / f"{contender}_seed{seed}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["cpu_seconds", "seconds", "steps", "updates", "return_mean"])
 
         class Watch(BaseCallback):
             """Evaluates now and then, and ends the run."""
 
             evaluated = evaluated_cpu = last = 0.0
+            children: list[int]
+
+            def _on_training_start(self) -> None:
+                processes = getattr(self.training_env.unwrapped, "processes", [])
+                self.children = [process.pid for process in processes]
 
             def _on_step(self) -> bool:
-                cpu = time.process_time() - cpu_before - self.evaluated_cpu
-                if cpu - self.last < EVERY:
+                cpu = cpu_seconds(self.children) - cpu_before - self.evaluated_cpu
+                if cpu - self.last < task.every:
                     return True
-                self.last, seconds = cpu, time.perf_counter() - began - self.evaluated
+                seconds = time.perf_counter() - began - self.evaluated
                 start, cpu_start = time.perf_counter(), time.process_time()
-                test.seed(1000)  # the same initial states every time
-                reached = float(evaluate_policy(self.model, test, EPISODES)[0])  # type: ignore
+                found = judge(self.model, test)
                 self.evaluated += time.perf_counter() - start
                 self.evaluated_cpu += time.process_time() - cpu_start
                 model: Any = self.model
-                values = [cpu, seconds, model.num_timesteps, model._n_updates, reached]
-                writer.writerow(f"{value:.6g}" for value in values)
+                row = {
+                    "cpu_seconds": cpu, "seconds": seconds, "steps": model.num_timesteps,
+                    "updates": model._n_updates, **found,
+                }  # fmt: skip
+                if not self.last:
+                    writer.writerow(row)
+                self.last = cpu
+                writer.writerow(f"{value:.6g}" for value in row.values())
                 file.flush()
-                return reached < THRESHOLD and cpu < LIMIT
+                return not solves(task, row) and cpu < task.limit
 
-        make(contender, seed).learn(10**9, callback=Watch())
+        model = make(contender, seed)
+        model.learn(task.steps, callback=Watch())
         writer.writerow([ENDED])
+        model.get_env().close()
 
 
 def finished(contender: str, seed: int) -> bool:
@@ -114,7 +238,7 @@ def run(jobs: int, contenders: list[str]) -> None:
     """All runs that are not finished, `jobs` at a time."""
     from speed import JAX, make_jax
 
-    if "sbx_sac" in contenders:
+    if any(contender.startswith("sbx") for contender in contenders):
         make_jax()
     RESULTS.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
@@ -124,7 +248,7 @@ def run(jobs: int, contenders: list[str]) -> None:
     def start(which: tuple[int, str]) -> None:
         seed, contender = which
         core = free.pop()
-        python = str(JAX / "bin" / "python") if contender == "sbx_sac" else sys.executable
+        python = str(JAX / "bin" / "python") if contender.startswith("sbx") else sys.executable
         done = subprocess.run(
             [python, __file__, "learn", contender, str(seed)], env=os.environ | one,
             preexec_fn=lambda: os.sched_setaffinity(0, [core]),
@@ -134,43 +258,75 @@ def run(jobs: int, contenders: list[str]) -> None:
             f"{contender} seed {seed}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True
         )
 
-    missing = [(s, c) for s, c in product(SEEDS, contenders) if not finished(c, s)]
+    missing = [(s, c) for s in SEEDS for c in contenders if not finished(c, s)]
     with ThreadPoolExecutor(min(jobs, len(cores))) as pool:
         list(pool.map(start, missing))
+
+
+def runs(contender: str) -> list[list[dict[str, str]]]:
+    """The evaluations of each finished run."""
+    found = []
+    for seed in SEEDS:
+        if finished(contender, seed):
+            with open(RESULTS / f"{contender}_seed{seed}.csv", newline="") as file:
+                found.append([r for r in csv.DictReader(file) if r["return_mean"]])
+    return found
+
+
+def plot() -> None:
+    """Every run's return over its seconds of CPU, a colour per contender."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for task, ax in zip((CHEETAH, GO2), axes, strict=True):
+        for i, contender in enumerate(task.contenders):
+            for j, rows in enumerate(runs(contender)):
+                label = contender if j == 0 else None
+                x, y = ([float(r[k]) for r in rows] for k in ("cpu_seconds", "return_mean"))
+                ax.plot(x, y, color=f"C{i}", label=label, marker="o", markevery=[-1])
+        ax.set(title=task.name, xlabel="seconds of CPU, one core", ylabel="return")
+        ax.set(xlim=(0, None))
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False)
+    figure.savefig(PLOT, dpi=110)
 
 
 def report() -> None:
     """Write the table into the page."""
     lines = [
-        "| algorithm | CPU s to 4000, per seed | median | environment steps | updates |",
-        "| --- | --- | --- | --- | --- |",
+        "| task, goal | algorithm | CPU s, per seed | median | over ours "
+        "| environment steps | updates |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for contender in CONTENDERS:
-        last = []
-        for seed in SEEDS:
-            if finished(contender, seed):
-                with open(RESULTS / f"{contender}_seed{seed}.csv", newline="") as file:
-                    last.append([r for r in csv.DictReader(file) if r["return_mean"]][-1])
+    ours: dict[str, float] = {}
+    for contender, task in TASK_OF.items():
+        last = [rows[-1] for rows in runs(contender)]
         if not last:
             continue
-        reached = [float(row["return_mean"]) >= THRESHOLD for row in last]
+        solved = [solves(task, row) for row in last]
         times = [float(row["cpu_seconds"]) for row in last]
         shown = [
             f"{t:.0f}" if there else f"> {t:.0f} ({float(row['return_mean']):.0f})"
-            for t, there, row in zip(times, reached, last, strict=True)
+            for t, there, row in zip(times, solved, last, strict=True)
         ]
         middle = statistics.median_high(times)
-        sure = sum(reached) > len(reached) / 2
+        first = ours.setdefault(task.name, middle)
+        at_least = "" if sum(solved) > len(solved) / 2 else "> "
         ranges = [
             f"{min(values):.0f}–{max(values):.0f} k"
             for key in ("steps", "updates")
             if (values := [float(row[key]) / 1000 for row in last])
         ]
         lines.append(
-            f"| {contender} | {', '.join(shown)} | {'' if sure else '> '}{middle:.0f} | "
-            f"{' | '.join(ranges)} |"
+            f"| {task.name}, {task.goal} | {contender} | {', '.join(shown)} "
+            f"| {at_least}{middle:.0f} | {at_least}{middle / first:.1f} | {' | '.join(ranges)} |"
         )
     before, rest = PAGE.read_text().split(BEGIN)
+    plot()
+    lines += ["", "![return over CPU seconds](benchmarks/time_to_return.png)"]
     PAGE.write_text("\n".join([before + BEGIN, "", *lines, "", END + rest.split(END)[1]]))
     print("\n".join(lines))
 
@@ -180,14 +336,14 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     every = commands.add_parser("run", help="what is not finished yet")
     every.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    every.add_argument("contenders", nargs="*", choices=[[], *CONTENDERS], default=[])
+    every.add_argument("contenders", nargs="*", choices=[[], *TASK_OF], default=[])
     commands.add_parser("report", help="write the table from the finished runs")
     one = commands.add_parser("learn", help="used by run: one contender, one seed")
-    one.add_argument("contender", choices=CONTENDERS)
+    one.add_argument("contender", choices=TASK_OF)
     one.add_argument("seed", type=int)
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run(arguments.jobs, list(arguments.contenders) or list(CONTENDERS))
+        run(arguments.jobs, list(arguments.contenders) or list(TASK_OF))
     elif arguments.command == "learn":
         learn(arguments.contender, arguments.seed)
     else:

@@ -101,6 +101,11 @@ class OffPolicy(Policy):
         1, "updates per call; -1: one per collected transition", Range(least=-1)
     )
     n_steps: int = doc(1, "length of the return before bootstrapping", COUNT)
+    replay: str = doc(
+        "auto",
+        "transitions in the memory of the 'host' or of the learning 'device'; 'auto': of a GPU",
+        ("auto", "host", "device"),
+    )
 
 
 @dataclass

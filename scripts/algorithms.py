@@ -10,9 +10,11 @@ import torch
 from gymnasium import spaces
 from motoric.configs import schema
 from motoric.policies.dsac_t import DSACT
+from motoric.policies.replay import DeviceReplayBuffer
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"dsac_t": DSACT, "ppo": PPO, "sac": SAC, "td3": TD3}
@@ -42,7 +44,9 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
         network["activation_fn"] = ACTIVATIONS[kwargs.pop("activation")]
         network["log_std_init"] = kwargs.pop("log_std_init")
         kwargs["batch_size"] = min(config.batch_size, kwargs["n_steps"] * env.num_envs)
-    else:
+    if isinstance(config, schema.OffPolicy):
+        if _replays_on_device(kwargs.pop("replay"), config, env, device):
+            kwargs["replay_buffer_class"] = DeviceReplayBuffer
         # SB3 counts train_freq per step of the vector; ours is per step of one environment.
         kwargs["train_freq"] = max(1, kwargs["train_freq"] // env.num_envs)
     if isinstance(config, schema.DSACT):
@@ -60,6 +64,19 @@ def build(config: schema.Policy, env: VecEnv, seed: int, device: str) -> BaseAlg
     policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
     return ALGORITHMS[config.name](
         policy, env, seed=seed, device=device, policy_kwargs=network, **kwargs
+    )
+
+
+def _replays_on_device(replay: str, config: schema.OffPolicy, env: VecEnv, device: str) -> bool:
+    possible = config.n_steps == 1 and DeviceReplayBuffer.supports(
+        env.observation_space, env.action_space
+    )
+    if replay == "device" and not possible:
+        raise ValueError(
+            "policy.replay: 'device' is for flat observations and policy.n_steps=1; try 'host'"
+        )
+    return possible and (
+        replay == "device" or (replay == "auto" and get_device(device).type == "cuda")
     )
 
 

@@ -127,7 +127,7 @@ def _replay_arrays(buffer: ReplayBuffer) -> dict[str, NDArray]:
         if isinstance(buffer, DictReplayBuffer) and isinstance(value, dict):
             arrays |= {f"replay/{name}/{k}": v[:filled] for k, v in value.items()}
         elif value is not None:
-            arrays[f"replay/{name}"] = value[:filled]
+            arrays[f"replay/{name}"] = torch.as_tensor(value[:filled]).numpy(force=True)
     return arrays
 
 
@@ -140,7 +140,7 @@ def _restore_replay(buffer: ReplayBuffer, arrays: dict[str, NDArray], position: 
                 target[: len(saved)] = saved
         elif value is not None:
             saved = arrays[f"replay/{name}"]
-            value[: len(saved)] = saved
+            torch.as_tensor(value)[: len(saved)] = torch.from_numpy(saved)
     buffer.pos, buffer.full = position[0], bool(position[1])
 
 

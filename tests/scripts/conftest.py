@@ -20,7 +20,7 @@ SMALL = {
         "policy=dsac_t", "env.num_envs=16", "policy.net_arch=[32,32]", "policy.buffer_size=4000",
         "policy.learning_starts=200", "policy.train_freq=16", "policy.gradient_steps=4",
         "policy.batch_size=64", "policy.normalize_observation=true",
-        "policy.normalize_reward=true",
+        "policy.normalize_reward=true", "policy.replay=device",
     ],
     "sac": [
         "policy=sac", "env.num_envs=16", "policy.net_arch=[32]", "policy.buffer_size=4000",

@@ -40,7 +40,7 @@ def test_every_policy_with_every_environment(name, env):
 
 def test_the_experiment():
     settings = config.load("train", ["experiment=go2_walk", "policy.n_epochs=4"])
-    assert settings.total_steps == 1_350_000
+    assert settings.total_steps == 1_100_000
     assert config.load("train", ["total_steps=7", "experiment=go2_walk"]).total_steps == 7
     assert settings.policy.gamma == 0.97
     assert settings.policy.n_epochs == 4
@@ -64,6 +64,12 @@ def test_the_experiment():
             ["env=pendulum", "policy=sac", "policy.buffer_size=1000000000000"],
             ["policy.buffer_size", "TiB"],
         ),
+        (
+            "train",
+            ["env=pendulum", "policy.buffer_size=1000000000000000", "policy.replay=device"],
+            ["buffer_size", "don't fit into the memory of cpu"],
+        ),
+        ("train", ["policy.replay=device", "policy.n_steps=3"], ["policy.replay", "try 'host'"]),
         ("train", ["total_steps=-5"], ["total_steps", "-5", "at least 1"]),
         ("train", ["policy.activation=sine"], ["policy.activation", "sine", "tanh"]),
         ("train", ["seed=many"], ["seed", "many"]),
