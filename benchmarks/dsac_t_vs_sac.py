@@ -29,6 +29,7 @@ import matplotlib
 import numpy as np
 import torch as th
 from motoric.policies.dsac_t import DSACT
+from page import write_table
 from scipy.stats import trim_mean
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
@@ -325,7 +326,7 @@ def report() -> None:
             cells.append(f"{iqm(np.concatenate(strata[algo])):.2f} [{low:.2f}, {high:.2f}]")
         tasks = len(strata["sac"])
         lines.append(f"| {tasks} tasks, SAC's mean = 1 | {cells[0]} | {cells[1]} | | |")
-    write_table("versus", lines)
+    write_table("dsac_t.md", "versus", lines)
 
     lines = ["| variant | final return | Q bias |", "|---|---|---|"]
     for name in ABLATION:
@@ -336,20 +337,10 @@ def report() -> None:
         ]
         cell = f"{np.mean(bias):+.1f} ({min(bias):+.1f} to {max(bias):+.1f})" if bias else "–"
         lines.append(f"| {name} | {entry(final_scores('ablation', name))} | {cell} |")
-    write_table("ablation", lines)
+    write_table("dsac_t.md", "ablation", lines)
 
     done = sum(finished(*job) for job in jobs())
     print(f"{done} of {len(jobs())} runs are finished")
-
-
-def write_table(name: str, lines: list[str]) -> None:
-    print("\n".join(lines))
-    page = DOCS / "dsac_t.md"
-    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-    if page.exists() and begin in (text := page.read_text()):
-        head, rest = text.split(begin)
-        tail = rest.split(end)[1]
-        page.write_text("\n".join([head + begin, *lines, end + tail]))
 
 
 if __name__ == "__main__":

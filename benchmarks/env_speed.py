@@ -22,7 +22,6 @@ hardly touch. An interrupted measurement goes on where it was.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import multiprocessing
 import os
@@ -31,15 +30,16 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contenders import running
+from page import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "benchmarks" / "env_speed"
-PAGE = ROOT / "docs" / "benchmarks.md"
 BENCH = ROOT / ".venv-bench"
 TASKS = {  # random actions are uniform in plus and minus this
     "HalfCheetah-v5": 1.0,
@@ -277,39 +277,16 @@ def serve(contender: str, task: str, num_envs: int, threads: int) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def servers(
-    task: str, num_envs: int, threads: int, names: tuple[str, ...]
-) -> Iterator[dict[str, subprocess.Popen]]:
-    """One process per contender, ready to measure."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    found: dict[str, subprocess.Popen] = {}
-    try:
-        for name in names:
-            if name == "envpool" and task.startswith("Go2"):
-                continue
-            python = BENCH / "bin" / "python" if name == "envpool" else sys.executable
-            number = min(num_envs, PROCESSES) if name == "async" else num_envs
-            found[name] = subprocess.Popen(
-                [python, __file__, "serve", name, task, str(number), str(threads)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
-            )  # fmt: skip
-        for name, process in found.items():
-            assert process.stdout is not None
-            if process.stdout.readline().strip() != "ready":
-                raise SystemExit(f"{name} did not start for {task}")
-        yield found
-    finally:
-        for process in found.values():
-            assert process.stdin is not None
-            process.stdin.close()
-        for process in found.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+def commands(task: str, num_envs: int, threads: int, names: tuple[str, ...]) -> dict[str, list]:
+    """How each contender is started."""
+    found: dict[str, list] = {}
+    for name in names:
+        if name == "envpool" and task.startswith("Go2"):
+            continue
+        python = BENCH / "bin" / "python" if name == "envpool" else sys.executable
+        number = min(num_envs, PROCESSES) if name == "async" else num_envs
+        found[name] = [python, __file__, "serve", name, task, number, threads]
+    return found
 
 
 FIELDS = (
@@ -325,9 +302,6 @@ def measure(what: str, rounds: int, plan: list[tuple]) -> None:
         subprocess.run([*pip, ROOT / "benchmarks" / "requirements.txt"], check=True)
     path = RESULTS / f"{what}.csv"
     done = set(read(what)) if path.exists() else set()
-    if not {entry[:3] for entry in plan} - done:
-        path.unlink()  # all of it is there: measure anew
-        done = set()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if not done:
         path.write_text(",".join(FIELDS) + "\n")
@@ -335,14 +309,11 @@ def measure(what: str, rounds: int, plan: list[tuple]) -> None:
         if (task, num_envs, threads) in done:
             continue
         rows = []
-        with servers(task, num_envs, threads, names) as running:
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        with running(commands(task, num_envs, threads, names), threads, one) as contenders:
             for turn in range(rounds):
-                for name, process in running.items():
-                    assert process.stdin is not None
-                    assert process.stdout is not None
-                    process.stdin.write(f"{SECONDS}\n")
-                    process.stdin.flush()
-                    rate, cpu_rate, share, peak = map(float, process.stdout.readline().split())
+                for name, contender in contenders.items():
+                    rate, cpu_rate, share, peak = contender.ask(SECONDS)
                     rows.append([task, num_envs, threads, turn, name, f"{rate:.6g}",
                                  f"{cpu_rate:.6g}", f"{share:.3f}", f"{peak:.0f}",
                                  f"{os.getloadavg()[0]:.1f}"])  # fmt: skip
@@ -468,11 +439,7 @@ def report() -> None:
     """Replace each table of docs/benchmarks.md, between its markers, that was measured."""
     for name, table in {"rates": rates_table, "scaling": scaling_table}.items():
         if (RESULTS / f"{name}.csv").exists():
-            lines = table()
-            print("\n".join(lines))
-            begin, end = f"<!-- env {name} -->", f"<!-- end env {name} -->"
-            head, rest = PAGE.read_text().split(begin)
-            PAGE.write_text("\n".join([head + begin, *lines, end + rest.split(end)[1]]))
+            write_table("benchmarks.md", f"env {name}", table())
 
 
 def main() -> None:

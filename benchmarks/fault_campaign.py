@@ -40,14 +40,13 @@ from mcap.records import Channel, Message
 from mcap.stream_reader import StreamReader
 from motoric.control.limits import JointLimits
 from motoric.hardware.go2 import GO2
+from page import write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "hardware"))
 from proxy import Proxy  # noqa: E402  # pyright: ignore
 
 TABLE = ROOT / "docs" / "benchmarks" / "fault_campaign.csv"
-PAGE = ROOT / "docs" / "safety.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 DAMPED = 0.1  # s, of the robot's own watchdog, of the link, of the supervisor
 SUNK, SETTLED = 0.8, 1.5  # s without stiffness after which it must be down, and lie still
 FALLS = 0.3  # s for which it must be damped before the motors may be off
@@ -702,9 +701,7 @@ def report() -> None:
             + (f"{np.median(times):.0f} ms ({times.max():.0f} ms)" if len(times) else "–")
             + f" | {_share(torque)} | {_share(speed)} | {f'`{common}`' if common else '–'} |"
         )
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text("\n".join([before + BEGIN, "", *lines, "", END + rest.split(END)[1]]))
-    print("\n".join(lines))
+    write_table("safety.md", "table", lines)
 
 
 def _share(value: float) -> str:

@@ -19,12 +19,11 @@ from motoric.envs.registry import ENGINES
 from motoric.hardware.bundle import Bundle
 from motoric.scripts import evaluation
 from motoric.scripts.evaluate import find_bundle
+from page import write_table
 from scipy.stats import binomtest, bootstrap
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLE = DOCS / "benchmarks" / "sim_to_sim" / "episodes.csv"
-PAGE = DOCS / "sim_to_sim.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 EPISODES, SECONDS = 20, 10.0
 COMMANDS = {
     "stand": [0.0, 0.0, 0.0],
@@ -88,11 +87,7 @@ def report() -> None:
                 f"| {name} | {engine} | {fell} of {len(chosen)} "
                 f"({share.low:.0%}–{share.high:.0%}) | {' | '.join(cells)} |"
             )
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text("\n".join([before + BEGIN, "", *lines, "", END + after]))
-    print("\n".join(lines))
+    write_table("sim_to_sim.md", "table", lines)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,16 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+from contenders import running
+from page import write_table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "benchmarks" / "update_speed"
-PAGE = ROOT / "docs" / "update_speed.md"
 JAX = ROOT / ".venv-jax"
 PURELIB = sysconfig.get_path("purelib")
 N_OBS, N_ACTION, BATCH = 17, 6, 256  # HalfCheetah-v5
@@ -140,45 +142,10 @@ def serve(contender: str, network: str, threads: int) -> None:
         print(work / wall, work / cpu, peak, flush=True)
 
 
-@contextlib.contextmanager
-def servers(network: str, threads: int) -> Iterator[dict[str, subprocess.Popen]]:
-    """One process per contender, ready to measure."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "JAX_PLATFORMS": "cpu",
-    }
-    cores = sorted(os.sched_getaffinity(0))[:threads]  # JAX takes as many threads as cores
-    found: dict[str, subprocess.Popen] = {}
-    try:
-        for contender in CONTENDERS:
-            python = JAX / "bin" / "python" if contender == "sbx_sac" else sys.executable
-            command = [python, __file__, "serve", contender, network, str(threads)]
-            found[contender] = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment,
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
-            )
-        for contender, process in found.items():
-            assert process.stdout is not None
-            if process.stdout.readline().strip() != "ready":
-                raise SystemExit(f"{contender} did not start")
-        yield found
-    finally:
-        for process in found.values():
-            process.kill()
-            process.wait()
-
-
-def ask(process: subprocess.Popen, n: int) -> list[float]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f"{n}\n")
-    process.stdin.flush()
-    return [float(value) for value in process.stdout.readline().split()]
+def commands(network: str, threads: int) -> dict[str, list]:
+    """How each contender is started."""
+    python = dict.fromkeys(CONTENDERS, sys.executable) | {"sbx_sac": JAX / "bin" / "python"}
+    return {name: [python[name], __file__, "serve", name, network, threads] for name in CONTENDERS}
 
 
 def make_jax() -> None:
@@ -210,12 +177,15 @@ def updates(rounds: int, threads: list[int]) -> None:
         if (n, network) in measured:
             continue
         rows = []
-        with servers(network, n) as processes:
+        # JAX takes as many threads as cores
+        environment = {
+            "OMP_NUM_THREADS": str(n), "MKL_NUM_THREADS": str(n), "JAX_PLATFORMS": "cpu",
+        }  # fmt: skip
+        with running(commands(network, n), n, environment) as contenders:
             for turn in range(rounds):
-                for contender, process in processes.items():
-                    rate, cpu_rate, peak = ask(process, 20)
-                    values = rate, cpu_rate, peak, os.getloadavg()[0]
-                    rows.append([n, network, turn, contender, *(f"{v:.6g}" for v in values)])
+                for name, contender in contenders.items():
+                    values = *contender.ask(20), os.getloadavg()[0]
+                    rows.append([n, network, turn, name, *(f"{v:.6g}" for v in values)])
         with open(path, "a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         print(f"{network}, {n} threads: done", flush=True)
@@ -270,14 +240,6 @@ def table() -> list[str]:
     return lines
 
 
-def report() -> None:
-    """Replace the table of the page, between its markers."""
-    head, rest = PAGE.read_text().split("<!-- updates -->")
-    lines = [head + "<!-- updates -->", *table(), "<!-- end updates -->"]
-    PAGE.write_text("\n".join(lines) + rest.split("<!-- end updates -->")[1])
-    print("\n".join(lines[1:-1]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -296,7 +258,7 @@ def main() -> None:
     elif arguments.command == "serve":
         serve(arguments.contender, arguments.network, arguments.threads)
     if arguments.command != "serve":
-        report()
+        write_table("update_speed.md", "updates", table())
 
 
 if __name__ == "__main__":
