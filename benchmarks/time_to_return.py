@@ -64,7 +64,7 @@ class Task:
 CHEETAH = Task(
     "HalfCheetah-v5", "4000", ("dsac_t_quick", "dsac_t", "sbx_sac", "sb3_sac"), 30, 2400, 10**9
 )
-GO2 = Task("Go2Velocity-v0", "the demo's bar", ("ppo", "sbx_ppo", "sb3_ppo"), 30, 600, 1_100_000)
+GO2 = Task("Go2Velocity-v0", "the demo's bar", ("ppo", "sbx_ppo", "sb3_ppo"), 30, 400, 1_100_000)
 TASK_OF = {contender: task for task in (CHEETAH, GO2) for contender in task.contenders}
 PROCESSES = 8
 
