@@ -6,27 +6,10 @@ down of its motors. All time limits have a second of slack for a busy machine.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import fault_campaign as campaign
 import pytest
 
-PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "fault_campaign.py"
 SLACK = 1.0  # s
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("fault_campaign", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-campaign = load()
 
 # the fault that ends it, the robot, words of the reason, faults before that must not end it
 CASES = (

@@ -234,9 +234,9 @@ def test_learns_pendulum():
 
     At this discount seeds 0, 1 and 2 are alike (-246, -247, -194); at 0.99 they take longer.
 
-    Fails when the entropy term has the wrong sign, when the deviation's gradient is not clipped
-    with R3's range, when targets do not follow, or when the actor climbs the wrong way. It does
-    not see finer faults, which test_dsac_t_math.py holds equation by equation.
+    Fails when targets don't follow (-1309) or the actor climbs the wrong way (-1742). It doesn't see
+    finer faults, such as the entropy term's sign: test_dsac_t_math.py holds those equation by
+    equation.
     """
     model = DSACT(
         "MlpPolicy",

@@ -1,12 +1,11 @@
 """DSAC-T's updates do not become slower: ratios within one run, never absolute times."""
 
-import importlib
 import time
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import speed
 import torch as th
 from gymnasium import spaces
 from motoric.policies.dsac_t import DSACT
@@ -59,10 +58,8 @@ def test_updates_are_quicker_than_sac_of_stable_baselines3():
 
 
 @pytest.mark.parametrize("hidden", [[256, 256], [64, 32, 16]])
-def test_the_work_of_an_update_is_what_the_benchmark_counts(hidden, monkeypatch):
+def test_the_work_of_an_update_is_what_the_benchmark_counts(hidden):
     """FLOPs of the matrix products of two updates, one with an actor step, counted by torch."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    speed = importlib.import_module("speed")
     assert (speed.N_OBS, speed.N_ACTION, speed.BATCH) == (N_OBS, N_ACTION, BATCH)
     model = make_model(DSACT, hidden)
     with FlopCounterMode(display=False) as counter:

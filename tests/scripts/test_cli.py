@@ -66,10 +66,14 @@ def test_the_experiment():
         ),
         (
             "train",
-            ["env=pendulum", "policy.buffer_size=1000000000000000", "policy.replay=device"],
+            ["policy=dsac_t", "policy.buffer_size=1000000000000000", "policy.replay=device"],
             ["buffer_size", "don't fit into the memory of cpu"],
         ),
-        ("train", ["policy.replay=device", "policy.n_steps=3"], ["policy.replay", "try 'host'"]),
+        (
+            "train",
+            ["policy=dsac_t", "policy.replay=device", "policy.n_steps=3"],
+            ["policy.replay", "try 'host'"],
+        ),
         ("train", ["total_steps=-5"], ["total_steps", "-5", "at least 1"]),
         ("train", ["policy.activation=sine"], ["policy.activation", "sine", "tanh"]),
         ("train", ["seed=many"], ["seed", "many"]),
