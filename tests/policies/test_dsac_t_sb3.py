@@ -234,9 +234,8 @@ def test_learns_pendulum():
 
     At this discount seeds 0, 1 and 2 are alike (-246, -247, -194); at 0.99 they take longer.
 
-    Fails when targets don't follow (-1309) or the actor climbs the wrong way (-1742). It doesn't see
-    finer faults, such as the entropy term's sign: test_dsac_t_math.py holds those equation by
-    equation.
+    Fails when targets don't follow (-1309) or the actor climbs the wrong way (-1742). Finer faults,
+    such as the entropy term's sign, it doesn't see: test_dsac_t_math.py holds the equations.
     """
     model = DSACT(
         "MlpPolicy",
