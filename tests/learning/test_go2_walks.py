@@ -12,9 +12,9 @@ from motoric.scripts.train import train
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_go2_learns_to_walk(tmp_path):
-    """After 55 % of the demo's training it follows 0.5 m/s and stays up, in PyBullet too."""
+    """After two thirds of the demo's training it follows 0.5 m/s and stays up, in PyBullet too."""
     settings = config.load(
-        "train", ["experiment=go2_walk", "total_steps=600000", "eval_every=1000000",
+        "train", ["experiment=go2_walk", "total_steps=750000", "eval_every=1000000",
                   "checkpoint_every=1000000", "progress=false", f"run={tmp_path / 'run'}"],
     )  # fmt: skip
     train(settings, lambda text: None)
