@@ -145,6 +145,7 @@ class Scene:
     wrong: how the policy goes wrong when the process gets SIGUSR1: late or nan; "": never
     small_disk: the log is on a file system of its own of 8 MB
     listen: to the commands on a DDS robot's wire; options: more of `motoric deploy`
+    lossy: both sides of DDS lose this share of the packets they send, from the start
     """
 
     def __init__(
@@ -157,9 +158,13 @@ class Scene:
         wrong: str = "",
         small_disk: bool = False,
         listen: bool = False,
+        lossy: float = 0.0,
         options: tuple[str, ...] = (),
         domain: int = DOMAIN,
     ) -> None:
+        self._motoric = [sys.executable, "-m", "motoric.scripts.cli"]
+        if lossy:
+            self._motoric = [sys.executable, str(Path(__file__)), "lossy", str(lossy)]
         self.folder, self.robot, self.command, self.domain = folder, robot, command, domain
         self.run = folder / "run"
         self.run.mkdir(parents=True)
@@ -177,11 +182,11 @@ class Scene:
                 program = [str(Path(__file__)), "listen", str(self.domain)]
                 self._start("listener", [sys.executable, *program])
             if wrong:
-                program = [str(Path(__file__)), "deploy", wrong]
+                program = [sys.executable, str(Path(__file__)), "deploy", wrong]
             else:
-                program = ["-m", "motoric.scripts.cli", "deploy"]
+                program = [*self._motoric, "deploy"]
             arguments = [
-                sys.executable, *program, f"run={self.run}", f"duration={duration}",
+                *program, f"run={self.run}", f"duration={duration}",
                 f"command={json.dumps(command).replace(' ', '')}", *options,
             ]  # fmt: skip
             if small_disk:
@@ -195,7 +200,7 @@ class Scene:
 
     def _surroundings(self, robot: str) -> list[str]:
         """Start the robot's side; what `motoric deploy` is told of it."""
-        record, motoric = self.folder / "motors.mcap", [sys.executable, "-m", "motoric.scripts.cli"]
+        record, motoric = self.folder / "motors.mcap", self._motoric
         dds = [f"robot.options.domain={self.domain}"]
         if robot == "sim_go2":
             return ["robot=sim_go2", f"robot.options.record={record}"]
@@ -409,6 +414,7 @@ class Fault:
     wrong: str = ""
     small_disk: bool = False
     listen: bool = False
+    lossy: float = 0.0
 
 
 FAULTS = {
@@ -425,6 +431,10 @@ FAULTS = {
         Fault(
             "10 % of packets lost", ("remote_go2",), spoil(drop=0.1), (ON, SAFE), within=10.5,
             after=10.0,
+        ),
+        Fault(
+            "10 % of packets lost, from the start", ("go2",), lambda scene: None, (ON, SAFE),
+            within=10.5, after=10.0, lossy=0.1,
         ),
         Fault("10 % of packets damaged", ("remote_go2",), spoil(corrupt=0.1), (ON,), exits=0),
         Fault("network stalls for 100 ms", ("remote_go2",), stall(0.1), (ON, SAFE)),
@@ -612,7 +622,7 @@ def try_fault(
     with scene(
         bundle, robot, walk + 0.5 * len(before) + fault.after + 0.7, command=command,
         wrong=fault.wrong, small_disk=any(f.small_disk for f in every), listen=fault.listen,
-        options=options, domain=domain,
+        lossy=fault.lossy, options=options, domain=domain,
     ) as made:  # fmt: skip
         made.wait_until_it_walks(walk)
         for first in before:
@@ -731,6 +741,16 @@ def deploy(wrong: str, arguments: list[str]) -> int:
     return cli.main(["deploy", *arguments])
 
 
+def lossy(share: float, arguments: list[str]) -> int:
+    """`motoric …` where DDS loses this share of the packets it sends."""
+    from motoric.hardware import dds
+    from motoric.scripts import cli
+
+    loss = f"<Internal><Test><XmitLossiness>{1000 * share:.0f}</XmitLossiness></Test></Internal>"
+    dds.CONFIG = dds.CONFIG.replace("</General>", f"</General>{loss}")
+    return cli.main(arguments)
+
+
 def listen(domain: int) -> None:
     """Print time and stiffness (0 or 1) of commands on DDS, whenever that changes or is stiff."""
     from motoric.hardware.dds import Dds
@@ -765,6 +785,8 @@ def main(arguments: list[str]) -> int | str:
                 listen(int(domain))
         case ["deploy", wrong, *rest]:
             return deploy(wrong, rest)
+        case ["lossy", share, *rest]:
+            return lossy(float(share), rest)
         case _:
             return str(__doc__)
     return 0
