@@ -1,18 +1,20 @@
 """How long a policy's tick takes, and how punctual the loop is, beside the bare network.
 
-    python benchmarks/latency.py run RUN     # 5 minutes; on an idle machine
+    python benchmarks/latency.py run RUN     # 6 minutes; on an idle machine
     python benchmarks/latency.py report      # the tables in docs/latency.md
 
 Calls: the same network by onnxruntime alone, by torch (eager), as a bundle, and as the policy's
 whole tick (observation, network, joint targets, supervisor), each right after the other (warm), or
 after 20 ms of sleep (cold), taken in turns. Loop: whole deployments on the simulated Go2 in its own
-process, in turns.
+process, in turns, and the loop with nothing to do, which shows what the machine allows.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +24,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from motoric.control.loop import percentiles
+from motoric.control.loop import RateLoop, percentiles
+from motoric.control.realtime import scheduling
 from motoric.hardware.bundle import Bundle, find_bundle
 from motoric.hardware.deploy import Control, Rehearsal, deploy
 from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import RobotState
 from motoric.hardware.sim_robot import SimRobot
+from page import write_table
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-FOLDER, PAGE = DOCS / "benchmarks" / "latency", DOCS / "latency.md"
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "latency"
 COMMAND, SECONDS, ROUNDS, CALLS = [0.5, 0.0, 0.0], 10.0, 3, 300
 QUANTILES = ("p50", "p99", "max")
 # name: loop rate, Hz; realtime; whether the policy's tick is rehearsed
@@ -40,6 +43,7 @@ LOOPS = {
     "500 Hz, realtime=off": (500.0, "off", True),
     "50 Hz": (50.0, "auto", True),
 }
+ALONE = "500 Hz, nothing to do"
 
 
 def calls(bundle: Bundle, policy: bytes) -> dict[str, Callable[[], object]]:
@@ -93,10 +97,36 @@ def time_calls(timed: dict[str, Callable[[], object]]) -> list[list[object]]:
     return rows
 
 
+def stolen() -> float:
+    """Seconds that the machine's host has taken from all of its processors."""
+    with open("/proc/stat") as file:
+        return int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def time_alone() -> list[object]:
+    """The loop without a robot and a policy: the first columns of the loop's table."""
+    loop, before = RateLoop(500.0, int(500 * SECONDS)), stolen()
+
+    def work() -> None:
+        granted.enter()
+        for _ in loop:
+            pass
+
+    with scheduling("auto") as granted:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    late = percentiles(loop.lateness)
+    return [
+        ALONE, len(loop.lateness), loop.missed(), f"{late['p99.9']:.3f}", f"{late['max']:.3f}",
+        f"{stolen() - before:.2f}",
+    ]  # fmt: skip
+
+
 def time_loop(bundle: Bundle, name: str) -> list[object]:
     """One deployment: a row of the loop's table."""
     rate, realtime, rehearsed = LOOPS[name]
-    robot = SimRobot()
+    robot, before = SimRobot(), stolen()
     acts_at = Control.acts_at if rehearsed else lambda *_: False
     try:
         with mock.patch.object(Control, "acts_at", acts_at):
@@ -112,7 +142,7 @@ def time_loop(bundle: Bundle, name: str) -> list[object]:
     late = report.lateness_ms
     return [
         name, report.ticks, report.missed, f"{late['p99.9']:.3f}", f"{late['max']:.3f}",
-        *(f"{1e3 * report.policy_ms[q]:.0f}" for q in QUANTILES),
+        f"{stolen() - before:.2f}", *(f"{1e3 * report.policy_ms[q]:.0f}" for q in QUANTILES),
         *(f"{1e3 * report.tick_ms[q]:.0f}" for q in QUANTILES),
         f"{report.velocity_error_mean:.3f}", int(report.fell),
     ]  # fmt: skip
@@ -131,14 +161,14 @@ def run(folder: str) -> None:
         writer = csv.writer(file)
         writer.writerow([
             "loop", "ticks", "late", "lateness_p99.9_ms", "lateness_max_ms",
-            *(f"policy_{q}_us" for q in QUANTILES), *(f"tick_{q}_us" for q in QUANTILES),
+            "stolen_s", *(f"{what}_{q}_us" for what in ("policy", "tick") for q in QUANTILES),
             "velocity_error", "fell",
         ])  # fmt: skip
         for _ in range(ROUNDS):
-            for name in LOOPS:
-                row = time_loop(bundle, name)
+            for row in (time_alone(), *(time_loop(bundle, name) for name in LOOPS)):
                 writer.writerow(row)
                 print(*row, flush=True)
+    report()
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -168,28 +198,29 @@ def report() -> None:
         first.append(f"| {name} | {' | '.join(cells)} |")
     found = _rows("loop")
     second = [
-        "| loop | ticks > 1 ms late | lateness p99.9, ms | policy, median | policy, p99 "
+        "| loop | ticks > 1 ms late | lateness p99.9, ms | stolen, s "
+        "| policy, median | policy, p99 "
         "| policy tick, median | policy tick, p99 | velocity error, m/s | fell |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name in LOOPS:
+    for name in (ALONE, *LOOPS):
         chosen = [row for row in found if row["loop"] == name]
         late, ticks = (sum(int(row[key]) for row in chosen) for key in ("late", "ticks"))
+        punctual = (
+            f"| {name} | {late} of {ticks} ({late / ticks:.2%}) "
+            f"| {_median(chosen, 'lateness_p99.9_ms', 2)} | {_median(chosen, 'stolen_s', 2)} "
+        )
+        if name == ALONE:
+            second.append(punctual + "| – " * 6 + "|")
+            continue
         fell = sum(int(row["fell"]) for row in chosen)
         second.append(
-            f"| {name} | {late} of {ticks} ({late / ticks:.2%}) "
-            f"| {_median(chosen, 'lateness_p99.9_ms', 2)} "
-            f"| {_median(chosen, 'policy_p50_us')} | {_median(chosen, 'policy_p99_us')} "
+            f"{punctual}| {_median(chosen, 'policy_p50_us')} | {_median(chosen, 'policy_p99_us')} "
             f"| {_median(chosen, 'tick_p50_us')} | {_median(chosen, 'tick_p99_us')} "
             f"| {_median(chosen, 'velocity_error', 3)} | {fell} of {len(chosen)} |"
         )
-    text = PAGE.read_text()
-    for name, lines in (("calls", first), ("loop", second)):
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        before, after = text.split(begin)[0], text.split(end)[1]
-        text = "\n".join([before + begin, "", *lines, "", end + after])
-    PAGE.write_text(text)
-    print("\n".join([*first, "", *second]))
+    write_table("latency.md", "calls", first)
+    write_table("latency.md", "loop", second)
 
 
 if __name__ == "__main__":
