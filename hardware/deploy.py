@@ -162,6 +162,7 @@ class ReadOnly(Robot):
         self.loop_rate, self.most_rate = robot.loop_rate, robot.most_rate
 
     def configure(self) -> None:
+        self._robot.realtime = self.realtime
         self._robot.configure()
         self.loop_rate, self.most_rate = self._robot.loop_rate, self._robot.most_rate
 
@@ -544,6 +545,7 @@ def deploy(
     operator = Operator(keys, supervisor.fault)
     try:
         with scheduling(realtime) as granted:
+            robot.realtime = granted
             robot.configure()  # only then a robot far away has said what it wants
             ratio = ticks_per_action(spec.rate, loop_rate, robot.loop_rate, robot.most_rate)
             if log_path is not None:

@@ -652,6 +652,7 @@ class DynamixelRobot(Robot):
     # -- the bus thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        self.realtime.enter(above=-1)
         health_at, ended = 0.0, time.monotonic()
         while not self._stop.is_set():
             began = time.monotonic()

@@ -211,6 +211,7 @@ class RemoteRobot(Robot):
         raise RobotError(f"{self.name}: no answer in {CONNECT_SECONDS:.0f} s")
 
     def _listen(self) -> None:
+        self.realtime.enter(above=-1)
         assert self._socket is not None
         self._socket.settimeout(channel.HEARTBEAT_EVERY / 2)
         while not self._closing:

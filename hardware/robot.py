@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from motoric.control.limits import JointLimits
+from motoric.control.realtime import Realtime
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -97,11 +98,13 @@ class Robot(ABC):
     most_rate: how often its link can take it at most, Hz; a loop that is faster, or a policy, is
         refused. None: no bound.
     Both may be found out in `configure`.
+    realtime: what a loop was granted; a driver's own threads `enter` it, below the loop.
     """
 
     spec: RobotSpec
     loop_rate: float | None = None
     most_rate: float | None = None
+    realtime = Realtime()
 
     @abstractmethod
     def configure(self) -> None:

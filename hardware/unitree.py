@@ -418,6 +418,7 @@ class UnitreeRobot(Robot):
     _sent = 0.0
 
     def _send(self) -> None:
+        self.realtime.enter(above=-1)
         due = time.monotonic()
         damped = self._damped()
         while True:

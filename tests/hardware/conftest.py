@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 
 import pytest
+from motoric.control.realtime import PRIORITY, Realtime
 from motoric.control.supervisor import Supervisor, Thresholds
 
 
@@ -15,3 +18,20 @@ def quick(monkeypatch):
     monkeypatch.setattr(
         "motoric.hardware.deploy.Supervisor", functools.partial(Supervisor, thresholds=phases)
     )
+
+
+@pytest.fixture
+def urgent(monkeypatch):
+    """A set of the threads, named by their function, that ran below the loop's priority."""
+    found, enter = set(), Realtime.enter
+
+    def entered(granted, above=0):
+        enter(granted, above)
+        name = threading.current_thread().name
+        if granted.fifo:
+            assert os.sched_getparam(0).sched_priority == PRIORITY + above, name
+        if above == -1:
+            found.add(name.partition("(")[2].rstrip(")") or name)
+
+    monkeypatch.setattr(Realtime, "enter", entered)
+    return found

@@ -161,6 +161,7 @@ def test_a_dry_run_sends_nothing(bundle_folder, tmp_path, robots):
     assert log.metadata["dry_run"] == "true"
     assert log.base_height.max() < 0.15
     assert log.kp[np.array(log.status) == "active"].any()
+    assert str(robot.realtime) == report.realtime  # for the driver's threads
 
 
 def nan(action):

@@ -813,7 +813,7 @@ def write_arm_bundle(folder: Path, robot: DynamixelRobot, rate=50.0) -> None:
 
 
 @pytest.mark.parametrize(("mode", "corrupt"), [(None, 0.0004), ("current", 0.0)])
-def test_a_bundle_moves_the_arm(tmp_path, monkeypatch, mode, corrupt):
+def test_a_bundle_moves_the_arm(tmp_path, monkeypatch, urgent, mode, corrupt):
     quick = functools.partial(
         Supervisor, thresholds=Thresholds(soft_start=1.0, lie_down=0.8, damp=0.4)
     )
@@ -824,6 +824,7 @@ def test_a_bundle_moves_the_arm(tmp_path, monkeypatch, mode, corrupt):
         if fault is None:
             break
     assert fault is None
+    assert urgent == {"x_arm6"}
 
 
 def move_the_arm(tmp_path, mode, corrupt):

@@ -661,7 +661,7 @@ def test_rates_that_can_not_be_are_an_error(numbers):
         channel.decode_rates(b"")
 
 
-def test_deploy_runs_at_the_rate_the_served_robot_said(serve, bundle_folder):
+def test_deploy_runs_at_the_rate_the_served_robot_said(serve, bundle_folder, urgent):
     """Known only once it is connected to: the loop is made after that."""
     robot = Watched()
     robot.loop_rate = 100.0
@@ -669,6 +669,7 @@ def test_deploy_runs_at_the_rate_the_served_robot_said(serve, bundle_folder):
     client = RemoteRobot(port=serve(robot).server.address[1])
     report = run(bundle_folder, client, 0.3)
     assert report.loop_rate == 100.0
+    assert urgent == {"_listen"}
     robot.loop_rate, robot.most_rate = 20.0, 40.0
     with pytest.raises(ValueError, match="acts at 50 Hz, the robot's link takes at most 40 Hz"):
         run(bundle_folder, client, 0.3)

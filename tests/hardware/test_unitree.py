@@ -384,7 +384,7 @@ def run(bundle_folder, robot, tmp_path, duration):
     return report, read_log(path)
 
 
-def test_it_deploys_through_dds(bundle_folder, tmp_path, simulated, go2):
+def test_it_deploys_through_dds(bundle_folder, tmp_path, simulated, go2, urgent):
     simulated("--corrupt", "0.1")
     report, log = run(bundle_folder, go2, tmp_path, 1.0)
     assert report.fault is None
@@ -394,6 +394,7 @@ def test_it_deploys_through_dds(bundle_folder, tmp_path, simulated, go2):
     assert log.base_height[active].min() > 0.2
     assert go2.damaged > 5
     assert not go2._sending
+    assert urgent == {"_send"}
     with open(tmp_path / "log.mcap", "rb") as file:
         for _, channel, message in NonSeekingReader(file).iter_messages():
             if channel.topic == "/state":
