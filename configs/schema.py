@@ -318,9 +318,13 @@ class Serve:
 
     defaults: list[Any] = field(default_factory=lambda: [{"robot": "sim_go2"}, "_self_"])
     robot: Any = MISSING
+    interface: str | None = doc(None, "network interface the robot is on, e.g. eth0")
     host: str = doc("127.0.0.1", "address to listen on; others than this machine's need a key")
     port: int = doc(7230, "UDP port; 0: any that is free", Range(least=0, most=65535))
     key_file: str | None = doc(None, "file with the key that both ends know")
+    realtime: str = doc(
+        "auto", "SCHED_FIFO and locked memory: auto (if permitted), on or off", REALTIME
+    )
 
 
 @dataclass

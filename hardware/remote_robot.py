@@ -21,7 +21,7 @@ from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotState
 from motoric.hardware.robot_server import ACTIVATION, STATUS, Motors, decode_state
 
 CONNECT_SECONDS = 5.0
-SWITCH_SECONDS = 10.0  # a robot's own way to switch its motors on may be long
+SWITCH_SECONDS = 20.0  # longer than any driver takes: a Unitree lies down first, at most 15 s
 AGAIN = 0.1  # s until a question is repeated
 
 

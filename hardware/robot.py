@@ -21,6 +21,10 @@ class RobotError(RuntimeError):
     """A robot that can't be reached or does not answer as its protocol says."""
 
 
+class MotorsDamped(RobotError):
+    """A robot that has damped its motors by itself, for want of commands, until `activate`."""
+
+
 @dataclass(frozen=True)
 class RobotSpec:
     """What must be known of a robot to command it.
@@ -89,6 +93,11 @@ class RobotCommand:
     kd: Array
     torque: Array
 
+    @property
+    def damps(self) -> bool:
+        """Whether it does nothing but brake."""
+        return not (self.kp.any() or self.velocity.any() or self.torque.any())
+
 
 class Robot(ABC):
     """One robot in real time. A driver implements these six methods and nothing else.
@@ -120,7 +129,8 @@ class Robot(ABC):
 
     @abstractmethod
     def write(self, command: RobotCommand) -> None:
-        """Send a command. Raises RobotError when the link is lost."""
+        """Send a command. Raises RobotError when the link is lost, and MotorsDamped where the
+        robot has damped its motors by itself, unless that is all the command asks for."""
 
     @abstractmethod
     def deactivate(self) -> None:

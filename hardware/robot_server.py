@@ -14,6 +14,7 @@ With its motors off it waits 2 s for a silent client before the next one may com
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import select
@@ -29,7 +30,14 @@ import numpy as np
 from motoric.control.limits import torque_scale
 from motoric.hardware import channel, packets
 from motoric.hardware.channel import Channel, Message, named
-from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
+from motoric.hardware.robot import (
+    MotorsDamped,
+    Robot,
+    RobotCommand,
+    RobotError,
+    RobotSpec,
+    RobotState,
+)
 
 DAMPING = 2.0  # N m s / rad
 PENDING = 16  # handshakes begun and not ended
@@ -364,7 +372,8 @@ class RobotServer:
                 self._damp(f"the robot's state is {now - self._fresh:.3f} s old")
             elif not (np.isfinite(state.position).all() and np.isfinite(state.velocity).all()):
                 self._damp("the robot's state is not finite")
-        if self.motors is Motors.DAMPED:
+        waits = self.motors is Motors.ON and self._commanded_at is None  # for the first command
+        if self.motors is Motors.DAMPED or waits:
             self._write(self._held(), self._zero, self._zero, self._damping, self._zero)
         if session is None:
             return
@@ -385,7 +394,11 @@ class RobotServer:
 
     def _write(self, *values: np.ndarray) -> None:
         self._count += 1
-        self.robot.write(RobotCommand(self._clock(), self._count, *values))
+        try:
+            self.robot.write(RobotCommand(self._clock(), self._count, *values))
+        except MotorsDamped as error:  # its own watchdog was first
+            if self.motors is Motors.ON:
+                self._damp(str(error))
 
     def _on(self) -> None:
         self.robot.activate()
@@ -415,6 +428,7 @@ class RobotServer:
                 self._tell(channel.GOODBYE, why.encode(errors="replace")[:LONGEST], self._clock())
         self._say(f"client {named(self.session.address)}: {why}; {self.session}")
         self.session = None
+        gc.collect()  # which the loop goes without
 
     def _tell(self, kind: int, payload: bytes, now: float) -> None:
         if self.session is None:

@@ -15,7 +15,14 @@ from typing import Any
 
 from motoric.hardware import packets
 from motoric.hardware.go2 import GO2
-from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
+from motoric.hardware.robot import (
+    MotorsDamped,
+    Robot,
+    RobotCommand,
+    RobotError,
+    RobotSpec,
+    RobotState,
+)
 
 ENGINES = ("mujoco", "pybullet")
 CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machine
@@ -110,8 +117,8 @@ class SimRobot(Robot):
         return self._state
 
     def write(self, command: RobotCommand) -> None:
-        if self._damped and command.kp.any():
-            raise RobotError(
+        if self._damped and not command.damps:
+            raise MotorsDamped(
                 f"simulated {self.spec.name}: no command for 0.1 s, its motors are damped; "
                 "activate it"
             )

@@ -20,7 +20,15 @@ from motoric.hardware.b2 import B2
 from motoric.hardware.dds import Dds, DdsError, Reader, Writer
 from motoric.hardware.g1 import G1
 from motoric.hardware.go2 import GO2
-from motoric.hardware.robot import Array, Robot, RobotCommand, RobotError, RobotSpec, RobotState
+from motoric.hardware.robot import (
+    Array,
+    MotorsDamped,
+    Robot,
+    RobotCommand,
+    RobotError,
+    RobotSpec,
+    RobotState,
+)
 
 PERIOD = 0.002  # s between commands on the wire
 STALE = 0.1  # s without a new command until the motors are damped
@@ -352,10 +360,6 @@ class UnitreeRobot(Robot):
     def write(self, command: RobotCommand) -> None:
         if not self._sending:
             raise RobotError(f"{self.spec.name} is not active")
-        if self._lapsed:
-            raise RobotError(
-                f"{self.spec.name}: no command for {STALE} s, its motors are damped; activate it"
-            )
         if self._error:
             raise RobotError(f"{self.spec.name}: {self._error}")
         fields = command.position, command.velocity, command.kp, command.kd, command.torque
@@ -372,9 +376,10 @@ class UnitreeRobot(Robot):
                     self._transmit()
                 return
             self._bytes = self._damped()
-        raise RobotError(
-            f"{self.spec.name}: no command for {STALE} s, its motors are damped; activate it"
-        )
+        if not command.damps:
+            raise MotorsDamped(
+                f"{self.spec.name}: no command for {STALE} s, its motors are damped; activate it"
+            )
 
     @property
     def joints(self) -> int:

@@ -69,7 +69,8 @@ def typed(value: Any) -> Any:
         if isinstance(value.__dict__.get("viewer"), dict):
             value.viewer = schema.VIEWERS[value.viewer["name"]](**value.viewer)
         schema.check(value)
-        if isinstance(value, schema.Deploy | schema.Check) and value.interface is not None:
+        on_a_robot = schema.Deploy | schema.Serve | schema.Check
+        if isinstance(value, on_a_robot) and value.interface is not None:
             if "interface" not in value.robot.options:
                 raise ValueError(
                     f"interface: {value.interface!r}, robot={value.robot.name} is on none"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from motoric.configs import schema
+from motoric.control.realtime import NotPermitted, scheduling
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.robot import RobotError
 from motoric.hardware.robot_server import RobotServer
@@ -31,7 +32,15 @@ def serve(settings: schema.Serve, say: Callable[[str], None] = print) -> int:
 
     previous = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server.run(lambda: ended[0] if ended else None)
+        with scheduling(settings.realtime) as granted:
+            robot.realtime = granted
+            granted.enter()
+            try:
+                server.run(lambda: ended[0] if ended else None)
+            finally:
+                granted.leave()
+    except NotPermitted as error:
+        raise UserError(str(error)) from None
     except RobotError as error:
         print(f"motoric serve: {error}", file=sys.stderr)
         return 1

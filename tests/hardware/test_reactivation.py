@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from motoric.hardware.bundle import Bundle
 from motoric.hardware.deploy import deploy
 from motoric.hardware.go2 import GO2
 from motoric.hardware.log import LogError, read_log
-from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotState
+from motoric.hardware.robot import MotorsDamped, Robot, RobotCommand, RobotError, RobotState
 from motoric.hardware.robot_server import RobotServer
 from motoric.hardware.sim_robot import SimRobot
 from motoric.hardware.sim_server import LATCH, Latch
@@ -265,9 +266,11 @@ def test_the_unitree_driver_lets_no_late_command_through():
     robot.write(stiff())
     assert len(sent) == 1
     robot._fresh = time.monotonic() - 0.2  # no thread was there to see it
-    with pytest.raises(RobotError, match=r"no command for 0.1 s, its motors are damped"):
+    with pytest.raises(MotorsDamped, match=r"no command for 0.1 s, its motors are damped"):
         robot.write(stiff())
     assert len(sent) == 1
     assert robot._bytes == robot._damped(), "what the thread goes on with"
-    with pytest.raises(RobotError, match="activate it"):
+    with pytest.raises(MotorsDamped, match="activate it"):
         robot.write(stiff())
+    robot.write(dataclasses.replace(stiff(), kp=np.zeros(12)))  # damped, as it is
+    assert len(sent) == 1

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from motoric.control.realtime import scheduling
 from motoric.hardware import channel, packets, robot_server
 from motoric.hardware.bundle import Bundle
 from motoric.hardware.channel import Channel
@@ -24,7 +25,7 @@ from motoric.hardware.drivers import make_robot
 from motoric.hardware.go2 import GO2
 from motoric.hardware.packets import Packet
 from motoric.hardware.remote_robot import RemoteRobot
-from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotState
+from motoric.hardware.robot import MotorsDamped, Robot, RobotCommand, RobotError, RobotState
 from motoric.hardware.robot_server import Motors, RobotServer
 
 from .proxy import Proxy
@@ -200,6 +201,8 @@ class Bench:
         self.receive(self.client.seal(packets.ACTIVATE, struct.pack("<I", 1), self.now))
         self.pass_time(0.005)
         assert self.server.motors is Motors.ON
+        assert all(command.damps for command in self.robot.commands)
+        self.robot.commands.clear()
         return self
 
     def receive(self, *datagrams):
@@ -373,6 +376,40 @@ def test_commands_that_stop_damp_and_stay_damped(bench):
     assert bench.robot.commands[-1].kp.any()
 
 
+def test_until_the_first_command_the_motors_are_damped(bench):
+    """A robot's own watchdog would otherwise end a client that takes its time."""
+    bench.connect()
+    before = len(bench.robot.commands)
+    bench.pass_time(0.4)
+    assert len(bench.robot.commands) - before >= 79
+    assert all(command.damps for command in bench.robot.commands)
+    assert bench.server.motors is Motors.ON
+    bench.receive(bench.command())
+    assert bench.robot.commands[-1].kp.any()
+
+
+def test_a_robot_whose_own_watchdog_was_first_stays_damped_and_served(bench):
+    bench.connect().receive(bench.command())
+    write = bench.robot.write
+
+    def damped(command):
+        if not command.damps:
+            raise MotorsDamped("no command for 0.1 s, its motors are damped; activate it")
+        write(command)
+
+    bench.robot.write = damped
+    bench.pass_time(0.05)
+    bench.receive(bench.command())
+    assert bench.server.motors is Motors.DAMPED
+    assert "activate it" in bench.server.reason
+    bench.pass_time(0.1)
+    bench.robot.write = write
+    bench.activation = 2
+    bench.receive(bench.client.seal(packets.ACTIVATE, struct.pack("<I", 2), bench.now))
+    bench.receive(bench.command())
+    assert bench.robot.commands[-1].kp.any()
+
+
 def test_a_repeated_activation_does_not_leave_the_damped_state(bench):
     bench.connect().receive(bench.command())
     bench.pass_time(0.11)
@@ -470,7 +507,7 @@ def test_noise_never_moves_it(noise, within):
                 bench.server.receive(data, address, bench.now)
                 bench.server.apply(bench.now)
                 bench.server.tick(bench.now)
-        assert bench.robot.commands == []
+        assert all(command.damps for command in bench.robot.commands)
         assert bench.robot.calls == before
     finally:
         bench.server.close()
@@ -885,6 +922,9 @@ def run(bundle_folder, robot, seconds=1.0):
 def test_a_bundle_stands_through_a_bad_network(bundle_folder, simulated):
     """10 % lost, 5 % twice, 5 % out of order, 5 % damaged, both ways."""
     port, server, key = simulated
+    with scheduling("auto") as granted:  # the server had the same
+        urgent = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK if granted.fifo else os.SCHED_OTHER
+        assert os.sched_getscheduler(server.pid) == urgent
     with Proxy(("127.0.0.1", port)) as proxy:
         proxy.drop, proxy.duplicate, proxy.reorder, proxy.corrupt = 0.1, 0.05, 0.05, 0.05
         robot = RemoteRobot(port=proxy.port, key_file=key)
