@@ -96,6 +96,7 @@ def test_the_experiment():
         ("evaluate", ["run=/"], ["no bundle 'best'"]),
         ("deploy", ["run=/", "robot=spot"], ["robot", "'spot'", "sim_go2"]),
         ("deploy", ["run=/", "duration=-1"], ["duration", "-1"]),
+        ("serve", ["robot=sim_go2", "interface=lo"], ["interface", "lo", "sim_go2"]),
         ("replay", ["/nowhere.mcap"], ["/nowhere.mcap", "No such file"]),
         ("fly", [], ["'fly'", "train", "deploy"]),
     ],
