@@ -137,14 +137,12 @@ def time_loop(bundle: Bundle, name: str) -> list[object]:
     finally:
         robot.close()
         (FOLDER / "log.mcap").unlink(missing_ok=True)
-    if report.fault is not None:
-        sys.exit(f"{name}: {report.fault}")
     late = report.lateness_ms
     return [
         name, report.ticks, report.missed, f"{late['p99.9']:.3f}", f"{late['max']:.3f}",
         f"{stolen() - before:.2f}", *(f"{1e3 * report.policy_ms[q]:.0f}" for q in QUANTILES),
         *(f"{1e3 * report.tick_ms[q]:.0f}" for q in QUANTILES),
-        f"{report.velocity_error_mean:.3f}", int(report.fell),
+        f"{report.velocity_error_mean:.3f}", int(report.fell), report.fault or "",
     ]  # fmt: skip
 
 
@@ -162,7 +160,7 @@ def run(folder: str) -> None:
         writer.writerow([
             "loop", "ticks", "late", "lateness_p99.9_ms", "lateness_max_ms",
             "stolen_s", *(f"{what}_{q}_us" for what in ("policy", "tick") for q in QUANTILES),
-            "velocity_error", "fell",
+            "velocity_error", "fell", "fault",
         ])  # fmt: skip
         for _ in range(ROUNDS):
             for row in (time_alone(), *(time_loop(bundle, name) for name in LOOPS)):
@@ -179,7 +177,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 def _median(rows: list[dict[str, str]], field: str, digits: int = 0) -> str:
     """Median over the rounds, and the range."""
     values = np.array([float(row[field]) for row in rows])
-    middle, low, high = np.median(values), values.min(), values.max()
+    middle, low, high = np.nanmedian(values), np.nanmin(values), np.nanmax(values)
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
@@ -200,8 +198,8 @@ def report() -> None:
     second = [
         "| loop | ticks > 1 ms late | lateness p99.9, ms | stolen, s "
         "| policy, median | policy, p99 "
-        "| policy tick, median | policy tick, p99 | velocity error, m/s | fell |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| policy tick, median | policy tick, p99 | velocity error, m/s | fell | faults |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in (ALONE, *LOOPS):
         chosen = [row for row in found if row["loop"] == name]
@@ -211,13 +209,15 @@ def report() -> None:
             f"| {_median(chosen, 'lateness_p99.9_ms', 2)} | {_median(chosen, 'stolen_s', 2)} "
         )
         if name == ALONE:
-            second.append(punctual + "| – " * 6 + "|")
+            second.append(punctual + "| – " * 7 + "|")
             continue
-        fell = sum(int(row["fell"]) for row in chosen)
+        fell, faults = (
+            sum(row[key] not in ("", "0") for row in chosen) for key in ("fell", "fault")
+        )
         second.append(
             f"{punctual}| {_median(chosen, 'policy_p50_us')} | {_median(chosen, 'policy_p99_us')} "
             f"| {_median(chosen, 'tick_p50_us')} | {_median(chosen, 'tick_p99_us')} "
-            f"| {_median(chosen, 'velocity_error', 3)} | {fell} of {len(chosen)} |"
+            f"| {_median(chosen, 'velocity_error', 3)} | {fell} of {len(chosen)} | {faults} |"
         )
     write_table("latency.md", "calls", first)
     write_table("latency.md", "loop", second)
