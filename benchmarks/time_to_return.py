@@ -294,6 +294,12 @@ def plot() -> None:
     figure.savefig(PLOT, dpi=110)
 
 
+def thousands(values: list[float]) -> str:
+    """Their range, in thousands."""
+    digits = 0 if max(values) >= 10_000 else 2
+    return f"{min(values) / 1000:.{digits}f}–{max(values) / 1000:.{digits}f} k"
+
+
 def report() -> None:
     """Write the table into the page."""
     lines = [
@@ -315,11 +321,7 @@ def report() -> None:
         middle = statistics.median_high(times)
         first = ours.setdefault(task.name, middle)
         at_least = "" if sum(solved) > len(solved) / 2 else "> "
-        ranges = [
-            f"{min(values):.0f}–{max(values):.0f} k"
-            for key in ("steps", "updates")
-            if (values := [float(row[key]) / 1000 for row in last])
-        ]
+        ranges = [thousands([float(row[key]) for row in last]) for key in ("steps", "updates")]
         lines.append(
             f"| {task.name}, {task.goal} | {contender} | {', '.join(shown)} "
             f"| {at_least}{middle:.0f} | {at_least}{middle / first:.1f} | {' | '.join(ranges)} |"
