@@ -374,7 +374,7 @@ class RobotServer:
                 self._damp("the robot's state is not finite")
         waits = self.motors is Motors.ON and self._commanded_at is None  # for the first command
         if self.motors is Motors.DAMPED or waits:
-            self._write(self._held(), self._zero, self._zero, self._damping, self._zero)
+            self._brake()
         if session is None:
             return
         patience = channel.GONE_IDLE if self.motors is Motors.OFF else channel.GONE
@@ -385,6 +385,10 @@ class RobotServer:
             self._tell(packets.STATE, state_payload(state), now)
         if self.motors is Motors.DAMPED or now - self._spoke >= channel.HEARTBEAT_EVERY:
             self._tell(channel.HEARTBEAT, self.reason.encode(), now)
+
+    def _brake(self) -> None:
+        """Command nothing but damping."""
+        self._write(self._held(), self._zero, self._zero, self._damping, self._zero)
 
     def _held(self) -> np.ndarray:
         limits, state = self.spec.limits, self._state
@@ -409,7 +413,7 @@ class RobotServer:
 
     def _damp(self, why: str) -> None:
         self.motors, self.reason, self._newest = Motors.DAMPED, f"damped: {why}", None
-        self._write(self._held(), self._zero, self._zero, self._damping, self._zero)
+        self._brake()
         self._say(f"motors damped: {why}")
 
     def _off(self) -> None:
