@@ -96,7 +96,7 @@ def test_the_experiment():
         ("evaluate", ["run=/"], ["no bundle 'best'"]),
         ("deploy", ["run=/", "robot=spot"], ["robot", "'spot'", "sim_go2"]),
         ("deploy", ["run=/", "duration=-1"], ["duration", "-1"]),
-        ("serve", ["robot=sim_go2", "interface=lo"], ["interface", "lo", "sim_go2"]),
+        ("serve", ["robot=sim_go2", "interface=lo", "host=192.0.2.1"], ["interface", "lo", "none"]),
         ("replay", ["/nowhere.mcap"], ["/nowhere.mcap", "No such file"]),
         ("fly", [], ["'fly'", "train", "deploy"]),
     ],
