@@ -182,30 +182,39 @@ def random_observations(model: BaseAlgorithm, count: int, seed: int = 0) -> dict
     return found
 
 
-def predicted(model: BaseAlgorithm, observations: dict[str, NDArray]) -> NDArray:
-    """What the training policy does, its normalisation included: the reference of an export."""
-    obs: Any = (
-        observations
-        if isinstance(model.observation_space, spaces.Dict)
-        else (observations["observation"])
-    )
+def _normalized(model: BaseAlgorithm, observations: dict[str, NDArray]) -> Any:
+    """Raw observations as the training policy takes them."""
+    is_dict = isinstance(model.observation_space, spaces.Dict)
+    obs: Any = observations if is_dict else observations["observation"]
     normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        obs = normalizer.normalize_obs(obs)
-    return model.predict(obs, deterministic=True)[0]
+    return obs if normalizer is None else normalizer.normalize_obs(obs)
 
 
 def largest_difference(model: BaseAlgorithm, onnx: bytes, count: int) -> float:
-    """Largest difference between exported and original actions, relative to the action range."""
+    """Largest difference between exported and original actions over random observations.
+
+    Of continuous actions, relative to their range. Of discrete ones, the log-probability that the
+    exported action has less than the policy's own: two actions may be equally good to the last
+    bit, and then rounding chooses.
+    """
     observations = random_observations(model, count)
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     feed = {i.name: observations[i.name] for i in session.get_inputs()}
     actions = np.asarray(session.run(["action"], feed)[0])
-    difference = np.abs(actions.astype(np.float64) - predicted(model, observations))
+    normalized = _normalized(model, observations)
+    wanted = model.predict(normalized, deterministic=True)[0]
     space = model.action_space
     if isinstance(space, spaces.Box):
-        difference = difference / np.maximum(1.0, (space.high - space.low) / 2)
-    return float(difference.max())
+        difference = np.abs(actions.astype(np.float64) - wanted)
+        return float((difference / np.maximum(1.0, (space.high - space.low) / 2)).max())
+    policy: Any = model.policy
+    with torch.no_grad():
+        distribution = policy.get_distribution(policy.obs_to_tensor(normalized)[0])
+        best, exported = (
+            distribution.log_prob(torch.as_tensor(chosen, dtype=torch.float32, device=model.device))
+            for chosen in (wanted, actions)
+        )
+    return float((best - exported).abs().max())
 
 
 def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:

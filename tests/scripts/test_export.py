@@ -99,6 +99,25 @@ def test_other_spaces(policy, observation, action):
     assert largest_difference(model, network, 10_000) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "action", [spaces.Discrete(4), spaces.MultiDiscrete([3, 2, 4]), spaces.MultiBinary(3)]
+)
+def test_equally_good_discrete_actions_are_no_difference(action):
+    """Where logits differ by rounding alone, the exported graph may choose the other action."""
+    settings = config.load("train", ["policy=ppo", "env=pendulum", "policy.n_steps=16"])
+    env = DummyVecEnv([lambda: Spaces(BOX, action)])
+    model = algorithms.build(settings.policy, env, 0, "cpu")
+    net = model.policy.action_net
+    with torch.no_grad():
+        net.weight.mul_(1e-4)
+        net.bias.fill_(0.0 if isinstance(action, spaces.MultiBinary) else 1.0)
+    exported = to_onnx(model)
+    assert largest_difference(model, exported, 10_000) < 1e-5
+    with torch.no_grad():
+        net.weight.mul_(-1e4)
+    assert largest_difference(model, exported, 1000) > 1e-3, "the other action, and it matters"
+
+
 def test_a_wrong_export_is_not_written(tmp_path, monkeypatch):
     from motoric.scripts import export as module
 
