@@ -76,7 +76,11 @@ class PPO(Policy):
     learning_rate_end: float | None = doc(
         None, "step size at the end, linearly; null: constant", NOT_NEGATIVE
     )
-    n_steps: int = doc(2048, "steps per environment between updates", Range(least=2))
+    n_steps: int | None = doc(
+        None,
+        "steps of each environment between updates; null: 2048 of all together, at least 16 each",
+        Range(least=2),
+    )
     n_epochs: int = doc(10, "passes over each batch of experience", COUNT)
     gae_lambda: float = doc(0.95, "of the advantage estimate", SHARE)
     clip_range: float = doc(0.2, "of the probability ratio", POSITIVE)
@@ -95,7 +99,7 @@ class OffPolicy(Policy):
     learning_starts: int = doc(10_000, "environment steps before the first update", NOT_NEGATIVE)
     tau: float = doc(0.005, "Polyak factor of the target networks", FACTOR)
     train_freq: int = doc(
-        1, "steps (of all environments together: times num_envs) per update call", COUNT
+        1, "environment steps, of all environments together, per update call", COUNT
     )
     gradient_steps: int = doc(
         1, "updates per call; -1: one per collected transition", Range(least=-1)
@@ -405,6 +409,8 @@ def check(config: Any, prefix: str = "") -> None:
             if value not in allowed:
                 names = ", ".join("null" if name is None else name for name in allowed)
                 raise ValueError(f"{key}: {value!r}, expected one of {names}")
+        elif item.name == "rho_range" and (len(value) != 2 or value[0] >= value[1]):
+            raise ValueError(f"{key}: {value}, expected [low, high]")
         elif item.name == "command" and value is not None and len(value) != 3:
             raise ValueError(f"{key}: {value}, expected [forward, left, turn]")
         else:

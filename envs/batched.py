@@ -58,17 +58,15 @@ class BatchedEnv:
         self.episodes = np.zeros(n, np.int64)  # episodes begun
         self.ticks = np.zeros(n, np.int64)  # control steps since seeding
 
-    def reset(self, seed: int | None = None, ids: NDArray[np.int64] | None = None) -> NDArray:
-        """Start new episodes (all, or those of `ids`); observations of all, float32 [N, O]."""
+    def reset(self, seed: int | None = None) -> NDArray:
+        """Start new episodes; observations, float32 [N, O]."""
         if seed is not None:
             self._seed(seed)
-        if ids is None:
-            ids = np.arange(self.num_envs)
-            self.steps = np.zeros(self.num_envs, np.int64)
-            self.target = np.tile(self._stand, (self.num_envs, 1))
-            self.returns = np.zeros(self.num_envs)
-            self.episode: Any = None  # the task's own memory, made at the first reset
-        self._begin(np.asarray(ids, np.int64))
+        self.steps = np.zeros(self.num_envs, np.int64)
+        self.target = np.tile(self._stand, (self.num_envs, 1))
+        self.returns = np.zeros(self.num_envs)
+        self.episode: Any = None  # the task's own memory, made when the first episodes begin
+        self._begin(np.arange(self.num_envs))
         self.motion = self.sim.measure()
         self.ticks += 1
         return self._observe()

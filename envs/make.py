@@ -48,5 +48,5 @@ def make_vec(
         ) from None
     try:
         return make_vec_env(name, num_envs, seed, env_kwargs=options)
-    except (TypeError, gym.error.Error, ImportError) as error:
+    except (TypeError, OSError, gym.error.Error, ImportError) as error:
         raise ValueError(f"env: {name!r} can't be made with {options}: {error}") from None

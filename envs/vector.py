@@ -46,9 +46,13 @@ class BatchedVectorEnv(VectorEnv):
         self.single_action_space = action_space(self.batched.task)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**62))
+        self._seeded = True
         return self.batched.reset(seed), {}
 
     def step(self, actions: NDArray):
@@ -84,7 +88,6 @@ class BatchedVecEnv(VecEnv):
     ) -> None:
         self.batched = make_batch(task, num_envs, seed, num_threads, engine)
         self.render_mode = None
-        self._first_reset = True
         super().__init__(num_envs, observation_space(task), action_space(task))
 
     def reset(self) -> NDArray:
@@ -149,9 +152,13 @@ class TaskEnv(gym.Env):
         self.metadata = self.metadata | {"render_fps": round(1 / self.batched.task.control_dt)}
         self.render_mode = render_mode
         self._renderer: Any = None
+        self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**62))
+        self._seeded = True
         return self.batched.reset(seed)[0], {}
 
     def step(self, action: NDArray):

@@ -102,18 +102,24 @@ def write_bundle(folder: Path, onnx: bytes, spec: BundleSpec) -> None:
     content["sha256"] = _digest(content)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    new.chmod(0o755)
-    for name, data in (
-        ("policy.onnx", onnx),
-        ("bundle.json", json.dumps(content, indent=1).encode()),
-    ):
-        with open(new / name, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    for left in folder.parent.glob(f".{folder.name}.new*"):  # cut off while it was written
+        shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new", dir=folder.parent))
+    try:
+        new.chmod(0o755)
+        for name, data in (
+            ("policy.onnx", onnx),
+            ("bundle.json", json.dumps(content, indent=1).encode()),
+        ):
+            with open(new / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    old = _backup(folder)
     if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
         new.rename(folder)
@@ -122,12 +128,16 @@ def write_bundle(folder: Path, onnx: bytes, spec: BundleSpec) -> None:
         new.rename(folder)
 
 
+def _backup(folder: Path) -> Path:
+    """Where a bundle is while its successor takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
 def read_spec(folder: Path) -> tuple[BundleSpec, bytes]:
     """Spec and ONNX bytes of a bundle, checksums verified. Raises BundleError."""
     folder = Path(folder)
-    backup = folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and backup.exists():  # cut off between the two renames
-        folder = backup
+    if not folder.exists() and _backup(folder).exists():  # cut off between the two renames
+        folder = _backup(folder)
     try:
         content = json.loads((folder / "bundle.json").read_text())
         onnx = (folder / "policy.onnx").read_bytes()
@@ -182,8 +192,8 @@ def find_bundle(run: str, which: str) -> tuple[Path, Path]:
     if (folder / "bundle.json").exists():
         return folder, folder
     bundle = folder / "bundle" / which
-    if not bundle.exists():
-        there = sorted(p.parent.name for p in folder.glob("bundle/*/bundle.json"))
+    if not bundle.exists() and not _backup(bundle).exists():
+        there = sorted(p.parent.name for p in folder.glob("bundle/[!.]*/bundle.json"))
         hint = f"it has {', '.join(there)}" if there else "none yet: motoric export makes one"
         raise BundleError(f"bundle: {folder} has no bundle {which!r}, {hint}")
     return folder, bundle

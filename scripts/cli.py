@@ -53,6 +53,7 @@ GROUPS = {
     "simulate": ("robot", "viewer"),
     "replay": ("viewer",),
 }
+PATHS = ("run", "log", "out", "resume", "runs", "key_file", "record", "viewer.out")
 OTHERS = {
     "list": "List policies, environments, robots, experiments and runs.",
     "demo": "Train a Go2 to walk, evaluate it, film it and deploy it on a simulated robot.",
@@ -97,6 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"motoric {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _extra(module: str) -> str | None:
@@ -133,7 +139,7 @@ def _load(name: str, arguments: list[str]) -> Any:
 
 def _quoted(key: str, value: str) -> str:
     """Paths as they are: Hydra's grammar would stumble over spaces, commas and brackets."""
-    if key not in ("run", "log", "out", "resume", "runs", "key_file") or value in ("null", ""):
+    if key not in PATHS or value in ("null", ""):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 

@@ -34,7 +34,11 @@ def group_choices(group: str) -> list[str]:
     """The choices of a config group, for messages and `motoric list`."""
     schema.register()
     with initialize_config_module("motoric.configs", version_base="1.3"):
-        return [name for name in loader().get_group_options(group) if name != "schema"]
+        return _choices(group)
+
+
+def _choices(group: str) -> list[str]:
+    return [name for name in loader().get_group_options(group) if name != "schema"]
 
 
 def load(command: str, overrides: list[str]) -> Any:
@@ -45,6 +49,9 @@ def load(command: str, overrides: list[str]) -> Any:
     schema.register()
     with initialize_config_module("motoric.configs", version_base="1.3"):
         try:
+            for group in ("policy", "env", "robot", "viewer"):
+                if f"{group}=null" in overrides:
+                    raise UserError(f"{group}: null, expected one of {', '.join(_choices(group))}")
             config = compose(command, overrides)
             OmegaConf.resolve(config)
             missing = OmegaConf.missing_keys(config)
@@ -68,6 +75,12 @@ def typed(value: Any) -> Any:
             value.policy = schema.POLICIES[value.policy["name"]](**value.policy)
         if isinstance(value.__dict__.get("viewer"), dict):
             value.viewer = schema.VIEWERS[value.viewer["name"]](**value.viewer)
+        for group, kinds in (("policy", schema.POLICIES), ("viewer", schema.VIEWERS)):
+            chosen = value.__dict__.get(group)
+            if chosen is not None and type(chosen) is not kinds.get(chosen.name):
+                raise ValueError(
+                    f"{group}.name: {chosen.name!r}, choose it by {group}={chosen.name}"
+                )
         schema.check(value)
         on_a_robot = schema.Deploy | schema.Serve | schema.Check
         if isinstance(value, on_a_robot) and value.interface is not None:
@@ -79,6 +92,11 @@ def typed(value: Any) -> Any:
         if isinstance(value, schema.Train):
             if value.id is not None and value.env.name != "gym":
                 raise ValueError(f"id: {value.id!r}, only with env=gym")
+            if value.env.id and value.env.task:
+                raise ValueError(
+                    f"env.id: {value.env.id!r}, but env={value.env.name} is a task; "
+                    f"expected env=gym id={value.env.id}"
+                )
             if not value.env.id and not value.env.task:
                 raise ValueError("id: missing, env=gym needs id=<Gymnasium id>, e.g. id=Ant-v5")
     except ValueError as error:
@@ -119,11 +137,11 @@ def read(path: Path) -> schema.Train:
         values = yaml.safe_load(path.read_text())
         values.pop("defaults", None)
         return typed(schema.Train(**values))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"run: {path.parent} is not a run folder ({path.name} is missing)"
         ) from None
-    except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, TypeError, KeyError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"run: {path} can't be read: {error}") from None
 
 
@@ -134,8 +152,7 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
         return f"{error.override!r}: not of the form key=value ({first})"
     if isinstance(error, MissingConfigException) and "Could not find '" in first:
         group, _, value = first.split("'")[-2].rpartition("/")
-        choices = [c for c in loader().get_group_options(group) if c != "schema"]
-        return f"{group}: {value!r} is unknown, expected one of {', '.join(choices)}"
+        return f"{group}: {value!r} is unknown, expected one of {', '.join(_choices(group))}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     cause = cause or (error if isinstance(error, OmegaConfBaseException) else None)
     if cause is not None and getattr(cause, "full_key", None):

@@ -29,8 +29,8 @@ def deploy_run(
     except (ValueError, TypeError) as error:
         raise UserError(f"robot: {error}") from None
     log = folder / "logs" / f"{settings.robot.name}_{time.strftime('%Y%m%d-%H%M%S')}.mcap"
-    log.parent.mkdir(exist_ok=True)
     try:
+        log.parent.mkdir(exist_ok=True)
         report = deploy(
             Bundle.load(path, robot.spec), robot, settings.duration, settings.command, log, keys,
             settings.loop_rate, settings.realtime, settings.dry_run,

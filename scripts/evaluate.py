@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from motoric.configs import schema
 from motoric.envs.registry import TASKS
 from motoric.hardware.bundle import Bundle, find_bundle
@@ -44,7 +45,7 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
         episodes = evaluation.run(
             bundle, options, settings.episodes, seed, settings.command, settings.seconds, engine
         )
-    except ValueError as error:
+    except (ValueError, ImportError, gym.error.Error) as error:
         raise UserError(str(error).split("\n")[0]) from None
     summary = episodes.summary()
     table(bundle, summary, say, engine)

@@ -67,18 +67,18 @@ def run_task(
 
     command: held throughout; None: as the task draws it. seconds: None: the task's own length.
     """
+    if seconds is not None:
+        options = options | {"episode_seconds": float(seconds)}
     task = make_task(bundle.spec.task, options)
     env = BatchedEnv(task, episodes, seed, engine=engine)
     weight = env.sim.mass * np.linalg.norm(env.model.opt.gravity)  # N
     env.hold_command(command)
-    steps = task.episode_steps if seconds is None else max(1, round(seconds / task.control_dt))
-    steps = min(steps, task.episode_steps)
     obs = env.reset()
     running = np.ones(episodes, bool)
     returns, error = np.zeros(episodes), np.zeros(episodes)
     power, speed = np.zeros(episodes), np.zeros(episodes)
     lengths, fell = np.zeros(episodes, np.int64), np.zeros(episodes, bool)
-    for _ in range(steps):
+    for _ in range(task.episode_steps):
         obs, reward, terminated, truncated, info = env.step(bundle.act(obs))
         returns += reward * running
         power += info["power"] * running

@@ -22,7 +22,7 @@ from motoric.scripts.config import UserError
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize, VecTransposeImage
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
@@ -55,8 +55,11 @@ class Deterministic(nn.Module):
         super().__init__()
         self.policy = model.policy
         self.action_space = model.action_space
-        self.names = list(_inputs(model.observation_space))
+        inputs = _inputs(observed(model))
+        self.names = list(inputs)
         self.is_dict = isinstance(model.observation_space, spaces.Dict)
+        trained = _inputs(model.observation_space)
+        self.images = [name for name in inputs if trained[name].shape != inputs[name].shape]
         self.normalized: list[str] = []
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None and normalizer.norm_obs:
@@ -80,6 +83,8 @@ class Deterministic(nn.Module):
                     self, f"deviation_{name}"
                 )
                 value = value.clamp(-self.clip, self.clip).float()
+            if name in self.images:
+                value = value.permute(0, 3, 1, 2)
             values[name] = value
         obs = values if self.is_dict else values["observation"]
         policy: Any = self.policy
@@ -116,6 +121,16 @@ def _running_means(normalizer: VecNormalize) -> dict[str, Any]:
     return dict(rms) if isinstance(rms, dict) else {"observation": rms}
 
 
+def observed(model: BaseAlgorithm) -> spaces.Space:
+    """What the environment itself gives: stable-baselines3 moves the channels of images first."""
+    env = model.get_env()
+    return (
+        env.venv.observation_space
+        if isinstance(env, VecTransposeImage)
+        else (model.observation_space)
+    )
+
+
 def _inputs(space: spaces.Space) -> dict[str, spaces.Space]:
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
 
@@ -128,7 +143,7 @@ def _dtype(space: spaces.Space) -> np.dtype:
 
 def to_onnx(model: BaseAlgorithm) -> bytes:
     """The policy's network as ONNX bytes; draws from no random generator."""
-    inputs = _inputs(model.observation_space)
+    inputs = _inputs(observed(model))
     training = model.policy.training
     model.policy.set_training_mode(False)
     module = Deterministic(model).eval()
@@ -164,7 +179,7 @@ def random_observations(model: BaseAlgorithm, count: int, seed: int = 0) -> dict
     normalizer = model.get_vec_normalize_env()
     known = _running_means(normalizer) if normalizer is not None and normalizer.norm_obs else {}
     found = {}
-    for name, space in _inputs(model.observation_space).items():
+    for name, space in _inputs(observed(model)).items():
         shape = (count, *(space.shape or ()))
         if isinstance(space, spaces.Box) and space.dtype != np.uint8:
             mean = known[name].mean if name in known else 0.0
@@ -197,8 +212,14 @@ def largest_difference(model: BaseAlgorithm, onnx: bytes, count: int) -> float:
     exported action has less than the policy's own: two actions may be equally good to the last
     bit, and then rounding chooses.
     """
-    observations = random_observations(model, count)
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    batches = (random_observations(model, 1000, seed) for seed in range(-(-count // 1000)))
+    return max(_difference(model, session, observations) for observations in batches)
+
+
+def _difference(
+    model: BaseAlgorithm, session: onnxruntime.InferenceSession, observations: dict[str, NDArray]
+) -> float:
     feed = {i.name: observations[i.name] for i in session.get_inputs()}
     actions = np.asarray(session.run(["action"], feed)[0])
     normalized = _normalized(model, observations)
@@ -249,7 +270,7 @@ def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:
         task=config.env.task or f"gym:{config.env.id}",
         inputs=tuple(
             Tensor(name, tuple(s.shape or ()), _dtype(s).name)
-            for name, s in _inputs(model.observation_space).items()
+            for name, s in _inputs(observed(model)).items()
         ),
         action=Tensor("action", tuple(space.shape or ()), "float32" if box else "int64"),
         action_low=tuple(space.low.ravel().tolist()) if box else None,
@@ -266,12 +287,21 @@ def spec_of(config: schema.Train, model: BaseAlgorithm) -> BundleSpec:
     )
 
 
-def export(config: schema.Train, model: BaseAlgorithm, folder: Path) -> Bundle:
-    """Write a bundle and load it back. Raises ExportError if it would not act as the policy."""
+def checked(model: BaseAlgorithm, observations: int) -> tuple[bytes, float]:
+    """The network as ONNX, and its largest difference from the policy on random observations.
+
+    Raises ExportError if it would not act as the policy does.
+    """
     onnx = to_onnx(model)
-    difference = largest_difference(model, onnx, 1000)
+    difference = largest_difference(model, onnx, observations)
     if not difference <= TOLERANCE:
         raise ExportError(f"exported actions differ by {difference:.2e}, more than {TOLERANCE}")
+    return onnx, difference
+
+
+def export(config: schema.Train, model: BaseAlgorithm, folder: Path) -> Bundle:
+    """Write a bundle and load it back. Raises ExportError if it would not act as the policy."""
+    onnx, _ = checked(model, 1000)
     write_bundle(folder, onnx, spec_of(config, model))
     return Bundle.load(folder)
 
@@ -284,8 +314,12 @@ def export_run(settings: schema.Export, say: Callable[[str], None] = print) -> P
     folder = Path(settings.run) / "bundle" / "last" if settings.out is None else Path(settings.out)
     if settings.out is not None and folder.exists() and not (folder / "bundle.json").exists():
         raise UserError(f"out: {folder} exists and is not a bundle")
-    bundle = export(trained, model, folder)
-    difference = largest_difference(model, (folder / "policy.onnx").read_bytes(), 10_000)
+    try:
+        onnx, difference = checked(model, 10_000)
+    except ExportError as error:
+        raise UserError(f"run: {settings.run}: {error}") from None
+    write_bundle(folder, onnx, spec_of(trained, model))
+    bundle = Bundle.load(folder)
     say(f"{folder}: {bundle.spec.task} after {model.num_timesteps:,} steps")
     say(f"largest difference from the policy over 10,000 random observations: {difference:.1e}")
     return folder

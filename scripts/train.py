@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from motoric.configs import schema
 from motoric.envs.make import make_vec
+from motoric.envs.registry import TASKS
 from motoric.envs.vector import BatchedVecEnv
-from motoric.hardware.bundle import Bundle, read_spec, write_bundle
+from motoric.hardware.bundle import Bundle, BundleError, read_spec, write_bundle
 from motoric.scripts import algorithms, checkpoint, config, evaluation, export, plots, run_folder
 from motoric.scripts.config import UserError
 from rich.console import Console
@@ -121,10 +122,11 @@ def _hint(settings: schema.Train, say: Callable[[str], None]) -> None:
     """Say so where there will hardly be an update."""
     policy = settings.policy
     if isinstance(policy, schema.PPO):
-        steps = policy.n_steps * settings.env.num_envs
+        each = algorithms.rollout_steps(policy, settings.env.num_envs)
+        steps = each * settings.env.num_envs
         if 10 * steps > settings.total_steps:
             say(
-                f"policy.n_steps: {policy.n_steps} steps of {settings.env.num_envs} environments "
+                f"policy.n_steps: {each} steps of {settings.env.num_envs} environments "
                 f"are {steps:,} per update, {-(-settings.total_steps // steps)} updates in all; "
                 "a smaller one learns sooner (experiment=go2_walk has 24)"
             )
@@ -143,6 +145,10 @@ def _check_device(device: str) -> None:
 
 def _build(settings: schema.Train) -> BaseAlgorithm:
     """Environment and algorithm of a configuration, as they are before the first step."""
+    if settings.env.id in TASKS:
+        raise UserError(
+            f"id: {settings.env.id!r} is a task of ours, expected env={settings.env.id}"
+        )
     try:
         env: VecEnv = make_vec(
             str(settings.env.task or settings.env.id),
@@ -163,8 +169,9 @@ def _build(settings: schema.Train) -> BaseAlgorithm:
         return algorithms.build(policy, env, settings.seed, settings.device)
     except MemoryError as error:
         raise UserError(f"policy.buffer_size: too large for this machine: {error}") from None
-    except ValueError as error:
-        raise UserError(str(error).split("\n")[0]) from None
+    except (ValueError, NotImplementedError, AssertionError) as error:  # the latter two are SB3's
+        what = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(what if ":" in what else f"env: {what}") from None
 
 
 def restore_run(
@@ -192,10 +199,23 @@ def _restore(
     if newest is None:
         raise UserError(f"resume: every checkpoint in {checkpoints} is damaged")
     try:
-        return checkpoint.load(newest, model), True
+        extra = checkpoint.load(newest, model)
     except (KeyError, ValueError, RuntimeError) as error:
         first = str(error).split("\n")[0]
         raise UserError(f"resume: {newest} does not fit the run's config.yaml: {first}") from None
+    env = model.get_env()
+    if env is not None and not isinstance(env.unwrapped, BatchedVecEnv):
+        say("its environments can't be saved: new episodes begin, with new seeds")
+    return extra, True
+
+
+def _best_return(folder: Path, extra: dict[str, Any]) -> float | None:
+    """Of the best bundle that is there: it may be of steps that a killed run takes once more."""
+    try:
+        training = read_spec(folder / "bundle" / "best")[0].training
+    except BundleError:
+        return None
+    return training.get("return_mean", extra.get("best_return"))
 
 
 def _tensorboard(folder: Path, model: BaseAlgorithm) -> TensorBoardOutputFormat:
@@ -273,7 +293,7 @@ class Run(BaseCallback):
         super().__init__()
         self.settings, self.folder = settings, folder
         self.say = say
-        self.best_return: float | None = extra.get("best_return")
+        self.best_return = _best_return(folder, extra)
         self.last_summary: dict[str, Any] | None = None
         self.signal: int | None = None
         self.due: dict[str, int] = {}
@@ -368,6 +388,7 @@ class Run(BaseCallback):
         if self.best_return is None or summary["return_mean"] > self.best_return:
             self.best_return = summary["return_mean"]
             spec, onnx = read_spec(last)
+            spec.training["return_mean"] = self.best_return
             best = self.folder / "bundle" / "best"
             _attempt("bundle", lambda: write_bundle(best, onnx, spec), self.say)
         self.show.evaluated(self.model.num_timesteps, summary)

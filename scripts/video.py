@@ -109,14 +109,17 @@ def caption(frame: Frame, lines: list[str]) -> Frame:
 def _writer(path: Path, fps: float, width: int, height: int) -> Any:
     if width % 2 or height % 2:
         raise UserError(f"viewer: width {width} and height {height} must be even for H.264")
+    if path.suffix.lower() != ".mp4":
+        raise UserError(f"viewer.out: {path}, expected a name that ends with .mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("wb").close()  # ffmpeg, a process of its own, would say it later and at length
         return imageio.get_writer(
             path, format="FFMPEG", fps=fps, codec="libx264", macro_block_size=2,  # type: ignore[arg-type]
             output_params=["-pix_fmt", "yuv420p", "-crf", "26"], ffmpeg_log_level="error",
         )  # fmt: skip
     except OSError as error:
-        raise UserError(f"viewer: {path} can't be written: {error.strerror}") from None
+        raise UserError(f"viewer.out: {path} can't be written: {error.strerror}") from None
 
 
 def record_video(

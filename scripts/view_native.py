@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import mujoco
@@ -33,14 +34,23 @@ def _launch(model: mujoco.MjModel, data: mujoco.MjData, keys: Any) -> Any:
 
 
 class Keys:
-    """What the keys of the window do."""
+    """What the keys of the window do. They come from its thread; `apply` does it in ours."""
 
     HELP = "arrows: command (up, down forward; left, right turn); space: pause; backspace: reset"
 
     def __init__(self, scene: Scene) -> None:
         self.scene, self.paused = scene, False
+        self._pressed: SimpleQueue[int] = SimpleQueue()
 
     def __call__(self, key: int) -> None:
+        self._pressed.put(key)
+
+    def apply(self) -> None:
+        """Do what the keys since the last call ask for."""
+        while not self._pressed.empty():
+            self._apply(self._pressed.get())
+
+    def _apply(self, key: int) -> None:
         change = {UP: (0, STEP), DOWN: (0, -STEP), LEFT: (2, STEP), RIGHT: (2, -STEP)}.get(key)
         if key == SPACE:
             self.paused = not self.paused
@@ -63,6 +73,7 @@ def show(scene: Scene) -> None:
         follow(window)
         due = time.monotonic()
         while window.is_running():
+            keys.apply()
             if not keys.paused:
                 scene.step()
             due = max(due + scene.dt, time.monotonic() - 0.1)

@@ -190,7 +190,6 @@ class LivePage:
                     plot.add(self.time, float(wanted), actual)
             self.falls += sample.terminated
             if sample.terminated or sample.truncated:
-                self.last_return = self.episode_return
                 self.episode_return, self.episode_steps = 0.0, 0
         if self.paused:
             self._show()

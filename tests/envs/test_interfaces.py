@@ -34,6 +34,18 @@ def test_made_as_a_vector_it_is_the_batched_one():
     assert envs.observation_space.contains(obs)
 
 
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_without_a_seed_every_one_is_another(make):
+    """And a reset without one goes on where the last episode ended, as Gymnasium has it."""
+    one, two = (make("motoric/Go2Velocity-v0") for _ in range(2))
+    first = one.reset()[0]
+    assert not np.array_equal(first, two.reset()[0])
+    assert not np.array_equal(first, one.reset()[0])
+    again = one.reset(seed=3)[0], one.reset()[0]
+    assert np.array_equal(two.reset(seed=3)[0], again[0])
+    assert np.array_equal(two.reset()[0], again[1])
+
+
 def short(n: int) -> BatchedVecEnv:
     return BatchedVecEnv(Go2Velocity(randomise=False, episode_seconds=0.2), n)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from motoric.hardware.bundle import (
     BundleError,
     Tensor,
     _digest,
+    find_bundle,
     read_spec,
     write_bundle,
 )
@@ -180,6 +182,31 @@ def test_writing_again_replaces_it_whole(bundle_folder):
 def test_a_crash_between_the_renames_leaves_the_old_one(bundle_folder):
     bundle_folder.rename(bundle_folder.with_name(".bundle.old"))
     assert Bundle.load(bundle_folder).spec.robot == "go2"
+
+
+def test_a_run_cut_off_between_the_renames_still_has_its_bundle(bundle_folder, tmp_path):
+    best = tmp_path / "run" / "bundle" / "best"
+    best.parent.mkdir(parents=True)
+    shutil.copytree(bundle_folder, best.with_name(".best.old"))
+    (best.with_name(".last.newx")).mkdir()
+    folder, found = find_bundle(str(tmp_path / "run"), "best")
+    assert folder == tmp_path / "run"
+    assert Bundle.load(found).spec.robot == "go2"
+    with pytest.raises(BundleError, match="no bundle 'last', none yet"):
+        find_bundle(str(tmp_path / "run"), "last")
+
+
+def test_a_bundle_that_can_not_be_written_leaves_nothing(bundle_folder, monkeypatch):
+    spec, onnx = read_spec(bundle_folder)
+    bundle_folder.with_name(".bundle.newx").mkdir()  # of a process that was killed
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(bundle_folder, onnx, spec)
+    assert [p.name for p in bundle_folder.parent.iterdir()] == ["bundle"]
 
 
 def test_wrong_shapes_are_named(bundle_folder):

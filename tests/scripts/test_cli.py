@@ -18,8 +18,6 @@ from motoric.scripts.cli import main
 from motoric.scripts.config import UserError
 from motoric.scripts.run_folder import MetricsCsv, read_metrics
 
-from .conftest import SMALL
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -88,9 +86,24 @@ def test_the_experiment():
         ("train", ["+env.options.randomise=3"], ["env.options.randomise", "bool"]),
         ("train", ["policy=sac", "env=gym", "id=CartPole-v1"], ["sac", "continuous", "ppo"]),
         ("train", ["resume=/nowhere"], ["/nowhere", "not a run folder"]),
+        ("train", ["policy=null"], ["policy: null", "dsac_t"]),
+        ("train", ["policy.name=sac"], ["policy.name", "'sac'", "policy=sac"]),
+        ("train", ["policy=dsac_t", "policy.rho_range=[2,1]"], ["policy.rho_range", "[low, high]"]),
+        ("train", ["policy=dsac_t", "policy.rho_range=[0.1]"], ["policy.rho_range", "[low, high]"]),
+        ("train", ["env.id=Ant-v5"], ["env.id", "'Ant-v5'", "env=gym id=Ant-v5"]),
+        ("train", ["env=gym", "id=go2_velocity"], ["go2_velocity", "env=go2_velocity"]),
+        ("train", ["env=gym", "id=Blackjack-v1"], ["env", "Tuple"]),
+        ("train", ["env=ant", "+env.options.xml_file=/typo.xml"], ["env", "/typo.xml"]),
+        (
+            "train",
+            ["policy=sac", "env.num_envs=3", "policy.train_freq=2"],
+            ["policy.train_freq", "2 steps", "3 environments"],
+        ),
+        ("train", [f"resume={__file__}"], [__file__, "not a run folder"]),
         ("evaluate", [], ["run: missing"]),
         ("evaluate", ["run=/nowhere"], ["/nowhere", "not a folder"]),
         ("evaluate", ["run=/", "viewer=tv"], ["viewer", "'tv'", "web"]),
+        ("evaluate", ["run=/", "viewer.name=video"], ["viewer.name", "viewer=video"]),
         ("evaluate", ["run=/", "episodes=0"], ["episodes", "0", "at least 1"]),
         ("evaluate", ["run=/", "command=[1]"], ["command", "[forward, left, turn]"]),
         ("evaluate", ["run=/"], ["no bundle 'best'"]),
@@ -181,7 +194,7 @@ def test_run_folder(run):
     assert written["env"]["id"] == "Pendulum-v1"
     assert json.loads((run / "versions.json").read_text())["torch"]
     rows = read_metrics(run / "metrics.csv")
-    assert [r["step"] for r in rows] == [200, 300, 400, 600] or rows[-1]["step"] == 600
+    assert [r["step"] for r in rows] == [200, 300, 400, 600]
     assert "eval/return_mean" in rows[-1]
 
 
@@ -200,7 +213,7 @@ def test_evaluate_export_and_list(run, command, tmp_path):
     assert result["length_mean"] == 200
     again = command("evaluate", run, "episodes=3", "bundle=best")
     assert json.loads((run / "evaluation.json").read_text()) == result
-    assert "3" in again.stdout
+    assert "episodes        3\n" in again.stdout
     done = command("export", run, f"out={tmp_path / 'exported'}")
     difference = float(done.stdout.rsplit(" ", 1)[1])
     assert difference < 1e-5
@@ -249,31 +262,6 @@ def test_a_wrong_job_stops_a_sweep_before_it_begins(tmp_path, motoric):
     assert done.returncode == 2
     assert "nonsense" in done.stderr
     assert not (tmp_path / "runs").exists()
-
-
-def test_go2_from_training_to_robot(tmp_path, motoric, command, monkeypatch):
-    """All commands on one robot task: train, evaluate, film, deploy, replay, list."""
-    monkeypatch.chdir(tmp_path)
-    command("train", "env=go2_velocity", *SMALL["ppo"], "total_steps=1500", "run=runs/a",
-            "eval_episodes=2")  # fmt: skip
-    done = command(
-        "evaluate", "runs/a", "episodes=4", "seconds=0.5", "command=[0.5,0,0]", "viewer=video",
-        "viewer.seconds=0.2",
-    )  # fmt: skip
-    assert "velocity error" in done.stdout
-    assert (tmp_path / "runs/a/videos/best_seed0.mp4").stat().st_size > 1000
-    done = motoric("deploy", "runs/a", "duration=0.5", "robot=sim_go2", cwd=tmp_path, check=False)
-    assert done.returncode in (0, 1), done.stderr  # it has not learned to stand
-    for words in ("control loop    500 Hz", "lateness", "policy tick", "< 1"):
-        assert words in done.stdout
-    (log,) = (tmp_path / "runs/a/logs").glob("*.mcap")
-    done = command("replay", log, "viewer=video", "viewer.width=160", "viewer.height=120")
-    assert "soft_start -> active" in done.stdout
-    assert log.with_suffix(".mp4").stat().st_size > 1000
-    done = command("deploy", "runs/a", "command=[9,0,0]", check=False)
-    assert done.returncode == 2
-    assert "forward 9.0, the policy was trained for -0.6 to 1.0" in done.stderr
-    assert "runs/a  1," in command("list").stdout
 
 
 # -- pieces -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from motoric.hardware.bundle import read_spec, write_bundle
 from motoric.scripts import checkpoint
 from motoric.scripts.run_folder import read_metrics
 
@@ -168,6 +169,21 @@ def test_training_goes_on_beyond_its_first_end(trained, tmp_path, command):
     steps = [row["step"] for row in read_metrics(run / "metrics.csv")]
     assert steps == sorted(set(steps))
     assert steps[-1] >= 7000
+
+
+def test_a_better_bundle_than_the_checkpoint_knows_is_kept(trained, tmp_path, command):
+    """A run killed after its best evaluation, and before the checkpoint that would have told."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    best = run / "bundle" / "best"
+    spec, onnx = read_spec(best)
+    assert spec.training["return_mean"] == pytest.approx(
+        max(row.get("eval/return_mean", -np.inf) for row in read_metrics(run / "metrics.csv"))
+    )
+    spec.training["return_mean"] = 1e6
+    write_bundle(best, onnx, spec)
+    command("train", f"resume={run}", "total_steps=7000")
+    assert read_spec(best)[0].training["return_mean"] == 1e6
 
 
 @pytest.mark.parametrize(

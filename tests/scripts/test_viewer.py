@@ -190,8 +190,11 @@ def test_keys_of_the_native_window(bundle):
     keys(UP)
     keys(UP)
     keys(DOWN)
+    np.testing.assert_allclose(scene.command, 0.0, err_msg="changed from the window's thread")
+    keys.apply()
     np.testing.assert_allclose(scene.command, [0.1, 0.0, 0.0])
     keys(32)
+    keys.apply()
     assert keys.paused
 
 
