@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from motoric.scripts import algorithms, config
 from motoric.scripts.train import _build
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 8, 16])
@@ -43,8 +47,6 @@ def test_a_rollout_of_ppo_is_as_large_with_more_environments():
 
 
 def test_convolutions_are_for_images():
-    from gymnasium import spaces
-
     def image(*shape: int) -> spaces.Box:
         return spaces.Box(0, 255, shape, np.uint8)
 
@@ -52,3 +54,16 @@ def test_convolutions_are_for_images():
     assert algorithms.is_picture(image(4, 84, 84))
     assert not algorithms.is_picture(image(7, 7, 3))
     assert not algorithms.is_picture(spaces.Box(0, 1, (96, 96, 3), np.float32))
+
+
+@pytest.mark.parametrize("policy", ["ppo", "dsac_t"])
+def test_an_image_is_seen_by_convolutions(policy):
+    class Picture(gym.Env):
+        observation_space = spaces.Box(0, 255, (40, 44, 3), np.uint8)
+        action_space = spaces.Box(-1, 1, (2,))
+
+    settings = config.load("train", [f"policy={policy}", "env=pendulum"])
+    if policy == "dsac_t":
+        settings.policy.buffer_size = 10
+    model = algorithms.build(settings.policy, DummyVecEnv([Picture]), 0, "cpu")
+    assert any(isinstance(module, NatureCNN) for module in model.policy.modules())

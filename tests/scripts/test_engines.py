@@ -26,6 +26,16 @@ def test_episodes_tell_energy(bundle_folder, engine):
     assert summary["terminated"] == 0
 
 
+@pytest.mark.parametrize("seconds", [0.1, 21.0])
+def test_episodes_are_as_long_as_asked_for(bundle_folder, seconds):
+    """Longer than the task's own 20 s, too."""
+    options = {"randomise": False}
+    episodes = evaluation.run_task(
+        Bundle.load(bundle_folder), options, 1, 0, [0.0, 0.0, 0.0], seconds
+    )
+    assert episodes.lengths.tolist() == [round(50 * seconds)]
+
+
 def test_cost_of_transport_is_power_over_weight_and_speed():
     speeds = np.array([0.5, np.nan])
     episodes = evaluation.Episodes(
