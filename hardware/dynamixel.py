@@ -419,10 +419,11 @@ class DynamixelRobot(Robot):
                 self._bus.drain()
                 self._find(self._bus)
                 atexit.register(self.close)
-                # A servo that is set to be silent would not confirm anything else.
+                # A servo that is set to be silent answers nothing but a ping.
                 for joint in self.joints * 2:
                     self._bus.send(joint.id, "status_return_level", 2)
                 self._bus.drain(PATIENCE)
+                self._check_firmware(self._bus)
                 for joint in self.joints:
                     self._bus.set(joint.id, "torque_enable", 0)
                     self._bus.set(joint.id, "status_return_level", 2)
@@ -451,6 +452,7 @@ class DynamixelRobot(Robot):
             raise RobotError(f"{self.spec.name}: {error}") from None
 
     def _find(self, bus: Bus) -> None:
+        """By ping alone: every servo answers, as the model it should be."""
         numbers = {joint.id: bus.ping(joint.id, tries=2) for joint in self.joints}
         for id, number in numbers.items():
             if number is None and any(numbers.values()):  # a bad line, or a servo too few
@@ -471,6 +473,9 @@ class DynamixelRobot(Robot):
                 known = NUMBERS.get(number)
                 what = f"model {number}" if known is None else known.name
                 raise RobotError(f"{joint.label} is a {what}, expected {joint.model.name}")
+
+    def _check_firmware(self, bus: Bus) -> None:
+        for joint in self.joints:
             firmware = bus.read(joint.id, "firmware_version")
             if firmware < joint.model.firmware:
                 raise RobotError(

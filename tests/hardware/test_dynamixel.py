@@ -615,6 +615,15 @@ def test_old_firmware(arm, monkeypatch):
     refused(arm.robot, "joint shoulder_pan (id 1) has firmware 36, expected 38 or later")
 
 
+def test_a_servo_that_was_left_silent_is_found(arm):
+    """Status Return Level 0: it answers nothing but a ping."""
+    with arm.emulator.lock:
+        for servo in arm.chain.servos:
+            servo.values["status_return_level"] = 0
+    arm.robot.configure()
+    assert arm.values("status_return_level") == [2] * 6
+
+
 def test_no_such_port(arm):
     refused(remade(arm, port="/dev/nothing"), "port /dev/nothing can't be opened: No such file")
 
