@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from ..conftest import linear
 ROOT = Path(__file__).resolve().parents[2]
 GOALS = {REGISTERS[n].address for n in ("goal_current", "goal_velocity", "goal_position")}
 ZERO = 2048  # counts at joint position 0
+MODES = [None, "position", "extended_position", "current_position", "velocity", "current"]
+LATE = re.compile(r"state: .* s old, at most|policy late")  # faults of a machine too busy
 
 
 def options(mode: str | None = None) -> dict:
@@ -830,7 +833,7 @@ def test_a_bundle_moves_the_arm(tmp_path, monkeypatch, urgent, mode, corrupt):
     for attempt in range(4):  # a machine too busy for a state every 0.1 s is a fault too
         (folder := tmp_path / str(attempt)).mkdir()
         fault = move_the_arm(folder, mode, corrupt)
-        if fault is None:
+        if fault is None or not LATE.match(fault):
             break
     assert fault is None
     assert urgent == {"x_arm6"}
