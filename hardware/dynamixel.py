@@ -77,6 +77,7 @@ STATE = (REGISTERS["realtime_tick"].address, 16)  # tick … present position, w
 HEALTH = (REGISTERS["present_input_voltage"].address, 3)
 WATCHDOG = (REGISTERS["bus_watchdog"].address, 1)
 POSITION_MODES = ("position", "extended_position", "current_position")
+CURRENT_MODES = ("current", "current_position")  # the only ones in which Current Limit acts
 GOAL_BYTES = {
     "position": 4, "extended_position": 4, "current_position": 18, "velocity": 4, "current": 2,
 }  # fmt: skip
@@ -109,6 +110,11 @@ class Joint:
     def label(self) -> str:
         return f"joint {self.name} (id {self.id})"
 
+    @property
+    def pwm_limit(self) -> int:
+        """Counts of PWM that keep its torque at standstill within the limit."""
+        return math.floor(PWM_FULL * voltage_share(self.model, self.mode, self.torque))
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -133,6 +139,15 @@ class Health:
 
 KEYS = ("id", "model", "mode", "lower", "upper", "velocity", "torque", "target_rate", "kp", "kd",
         "direction", "stand", "rest")  # fmt: skip
+
+
+def voltage_share(model: Model, mode: str, torque: float) -> float:
+    """Share of the full voltage that a joint may have for its torque limit, N m.
+
+    Where no current is limited the voltage bounds the torque at standstill, and with it the speed
+    without load: both are this share of the model's.
+    """
+    return 1.0 if mode in CURRENT_MODES else torque / model.stall_torque
 
 
 def parse_joint(name: str, values: dict[str, Any], mode: str) -> Joint:
@@ -181,7 +196,8 @@ def parse_joint(name: str, values: dict[str, Any], mode: str) -> Joint:
     ):  # fmt: skip
         if not 0 < value <= most:
             raise ValueError(f"{at}.{key}: {value}, expected above 0, at most {most:.3g}")
-    rate = number("target_rate", 0.5 * velocity)
+    reached = model.speed * voltage_share(model, chosen, torque)
+    rate = number("target_rate", 0.5 * min(velocity, reached))
     kp, kd = number("kp", 5 * torque), number("kd", 0.3 * torque)
     for key, value in (("target_rate", rate), ("kp", kp), ("kd", kd)):
         if value <= 0:
@@ -492,7 +508,7 @@ class DynamixelRobot(Robot):
     def _prepare(self, joint: Joint, one: Calibrated) -> None:
         """Everything the servo must hold before torque may come on."""
         assert self._bus is not None
-        model, torque = joint.model, joint.torque
+        model = joint.model
         wanted = {
             "drive_mode": 0,  # not reversed, torque not switched on by a goal
             "operating_mode": MODES[joint.mode],
@@ -500,12 +516,10 @@ class DynamixelRobot(Robot):
             "return_delay_time": 0,
             "homing_offset": 0,
             "velocity_limit": min(model.max_velocity, math.ceil(joint.velocity / SPEED)),
+            "pwm_limit": joint.pwm_limit,
         }
         if model.current_unit is not None:
             wanted["current_limit"] = self._current(joint)
-            wanted["pwm_limit"] = PWM_FULL
-        else:  # at standstill the torque is the share of the full voltage
-            wanted["pwm_limit"] = math.floor(PWM_FULL * torque / model.stall_torque)
         if joint.mode == "position":
             ends = [one.homing + one.direction * q / ANGLE for q in (joint.lower, joint.upper)]
             wanted["min_position_limit"] = math.floor(min(ends))
@@ -555,6 +569,7 @@ class DynamixelRobot(Robot):
                 self._command = None
                 for joint in self.joints:
                     self._bus.write(joint.id, "bus_watchdog", 0)  # clears an old alarm
+                    self._bus.write(joint.id, "goal_pwm", joint.pwm_limit)  # may be an older one
                     self._bus.write(joint.id, "profile_acceleration", 0)
                     self._bus.write(joint.id, "profile_velocity", self._profile(joint))
                 self._send_goals(self._bus)

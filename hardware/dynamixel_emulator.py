@@ -3,8 +3,9 @@
 It answers as the e-manual says: protocol 2.0 with stuffing and CRC, status levels and errors,
 control tables with the models' factory values, stored registers locked while torque is on, bus
 watchdog, return delay, and the time bytes take on the wire. Behind each table turns a simple
-motor: torque falls linearly to zero at the no-load speed, position and velocity are controlled
-within the current limit. Bytes can be lost or corrupted on the way in and out.
+motor: torque falls linearly to zero at the no-load speed. The PWM limit bounds its voltage in every
+mode, the current limit its torque in the two that control current. Bytes can be lost or corrupted
+on the way in and out.
 
     python -m motoric.hardware.dynamixel_emulator 1:xl430-w250 2:xl330-m288
 
@@ -235,7 +236,7 @@ class Servo:
             # A DC motor: full voltage gives the stall torque less what turning induces.
             ends = (-stall * (duty + self.velocity / free), stall * (duty - self.velocity / free))
             wish = min(max(wish, ends[0]), ends[1])
-            if model.current_unit is not None:
+            if v["operating_mode"] in (CURRENT, CURRENT_POSITION):
                 most = v["current_limit"] * model.torque_unit
                 wish = min(max(wish, -most), most)
         self.torque = wish

@@ -140,9 +140,7 @@ def test_the_spec_needs_no_port():
 TARGET = np.array([0.4, -0.3, 0.5, -0.5, 0.8, 0.6])
 
 
-@pytest.mark.parametrize(
-    "mode", [None, "position", "extended_position", "current_position", "velocity", "current"]
-)
+@pytest.mark.parametrize("mode", MODES)
 def test_it_goes_where_it_is_told(tmp_path, mode):
     with Arm(tmp_path, mode) as arm:
         arm.robot.configure()
@@ -189,8 +187,46 @@ def test_limits_in_the_servos(arm):
     torques = np.array(arm.values("current_limit")[2:]) * units
     assert (torques <= arm.robot.spec.limits.torque[2:]).all()
     assert (torques > 0.95 * arm.robot.spec.limits.torque[2:]).all()
+    with arm.emulator.lock:
+        for servo in arm.chain.servos:
+            servo.values["goal_pwm"] = 100  # of another program: it limits, too
     arm.robot.activate()
     assert arm.values("profile_velocity")[0] == 104  # 2.5 rad/s
+    assert arm.values("goal_pwm") == arm.values("pwm_limit") == [442, 442, 885, 885, 885, 885]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_blocked_joint_pulls_with_its_torque_limit(tmp_path, mode):
+    """In every mode, with and without a current sensor."""
+    with Arm(tmp_path, mode) as arm:
+        most = np.zeros(6)
+        for index, servo in enumerate(arm.chain.servos):
+
+            def blocked(silence, servo=servo, index=index, step=servo.step, at=servo.angle):
+                step(silence)
+                most[index] = max(most[index], servo.torque)
+                servo.angle, servo.velocity = at, 0.0
+
+            servo.step = blocked
+        arm.robot.configure()
+        arm.robot.activate()
+        limits = arm.robot.spec.limits
+        assert arm.hold(limits.upper, until=lambda: (most > 0.9 * limits.torque).all()), most
+        arm.hold(limits.upper, 0.2)
+        assert (most <= 1.001 * limits.torque).all(), most / limits.torque
+
+
+def test_a_target_is_no_faster_than_the_voltage_allows():
+    """Half the stall torque leaves half the speed, but where the current is limited."""
+    joint = {"id": 1, "model": "xm430-w350", "lower": -1, "upper": 1}
+    rates = {}
+    for mode in MODES[1:]:
+        robot = DynamixelRobot("one", "/dev/null", {"a": joint}, "none.json", mode=mode)
+        (rates[mode],) = robot.spec.limits.target_rate / robot.joints[0].model.speed
+    assert rates == pytest.approx({
+        "position": 0.25, "extended_position": 0.25, "velocity": 0.25, "current_position": 0.5,
+        "current": 0.5,
+    })  # fmt: skip
 
 
 def test_position_mode_sets_position_limits(tmp_path):

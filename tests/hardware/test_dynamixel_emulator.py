@@ -11,7 +11,7 @@ import dynamixel_sdk as sdk
 import pytest
 from motoric.hardware import dynamixel_protocol as protocol
 from motoric.hardware.dynamixel_emulator import Chain, Emulator, Servo, make_chain
-from motoric.hardware.dynamixel_models import ANGLE, MODELS, REGISTERS, SPEED
+from motoric.hardware.dynamixel_models import ANGLE, MODELS, MODES, REGISTERS, SPEED
 from motoric.hardware.dynamixel_protocol import Decoder, Packet, encode
 
 BAUD = 1_000_000
@@ -248,6 +248,31 @@ def test_motor():
     line.write(1, "goal_position", line.read(1, "present_position") + 3000)
     line.wait(0.5)
     assert abs(line.read(1, "present_current")) <= 51
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_limits_the_torque_at_standstill(mode):
+    """The PWM Limit in every mode, the Current Limit in the two modes that control current."""
+    line, model = Line((1, "xm430-w350")), MODELS["xm430-w350"]
+    servo, at = line.chain[1], line.chain[1].angle
+    step = servo.step
+
+    def blocked(silence):
+        step(silence)
+        servo.angle, servo.velocity = at, 0.0
+
+    servo.step = blocked
+    by_current = 400 * model.torque_unit if mode in ("current", "current_position") else math.inf
+    for limit, expected in ((400, by_current), (model.max_current, math.inf)):
+        line.write(1, "torque_enable", 0)
+        for name, value in (
+            ("pwm_limit", 442), ("current_limit", limit), ("operating_mode", MODES[mode]),
+            ("torque_enable", 1), ("goal_current", limit), ("goal_velocity", 150),
+            ("goal_position", 4000),
+        ):  # fmt: skip
+            assert line.write(1, name, value) == 0
+        line.wait(0.05)
+        assert servo.torque == pytest.approx(min(expected, 442 / 885 * model.stall_torque))
 
 
 def test_turns_are_forgotten_without_power():
