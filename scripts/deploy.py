@@ -11,7 +11,7 @@ from motoric.configs import schema
 from motoric.control.loop import EDGES
 from motoric.hardware.bundle import Bundle, find_bundle
 from motoric.hardware.deploy import DeployReport, deploy
-from motoric.hardware.drivers import make_robot
+from motoric.hardware.drivers import ROBOTS, make_robot
 from motoric.hardware.robot import RobotError
 from motoric.scripts.config import UserError
 
@@ -43,7 +43,7 @@ def deploy_run(
         say(f"  {name:<15} {value}")
     for line in timing_table(report):
         say(f"  {line}")
-    say(f"log: {log} (motoric replay {log})")
+    say(f"log: {log} (motoric replay {log})" if robot.spec.name in ROBOTS else f"log: {log}")
     return report
 
 

@@ -48,7 +48,10 @@ def replay(
     except LogError as error:
         raise UserError(str(error)) from None
     if log.robot not in ROBOTS:
-        raise UserError(f"log: robot {log.robot!r} is unknown, expected one of {', '.join(ROBOTS)}")
+        raise UserError(
+            f"log: robot {log.robot!r} has no model to show, expected one of {', '.join(ROBOTS)}; "
+            "whatever reads MCAP shows its numbers (Foxglove, motoric.hardware.log.read_log)"
+        )
     robot = ROBOTS[log.robot]
     model, path = load_model(robot), poses(log, robot.base_height)
     modes = list(dict.fromkeys(log.status))

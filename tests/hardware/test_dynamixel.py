@@ -27,6 +27,7 @@ from motoric.hardware.dynamixel_models import ANGLE, REGISTERS
 from motoric.hardware.log import read_log
 from motoric.hardware.observation import Term
 from motoric.hardware.robot import RobotCommand, RobotError
+from motoric.scripts.cli import main
 
 from ..conftest import linear
 
@@ -864,8 +865,6 @@ def test_the_calibrate_command(arm):
 
 
 def test_calibrate_is_for_servo_chains(capsys):
-    from motoric.scripts.cli import main
-
     assert main(["calibrate", "robot=sim_go2", "seconds=1"]) == 2
     assert capsys.readouterr().err == "motoric calibrate: robot: 'sim_go2' needs no calibration\n"
 
@@ -918,7 +917,8 @@ def move_the_arm(tmp_path, mode, corrupt):
         return None
 
 
-def test_the_deploy_command(arm, tmp_path):
+def test_the_deploy_command(arm, tmp_path, capsys):
+    """And its log: of a robot without a model, which `replay` can't show."""
     write_arm_bundle(tmp_path / "run/bundle/best", arm.robot)
     (tmp_path / "run/config.yaml").write_text("")
     process = motoric(
@@ -930,6 +930,13 @@ def test_the_deploy_command(arm, tmp_path):
     assert process.returncode == 0, out + err
     assert "walked" in out
     assert not any(arm.values("torque_enable"))
+    (log,) = (tmp_path / "run/logs").glob("*.mcap")
+    assert f"log: {log}\n" in out
+    assert main(["replay", str(log)]) == 2
+    error = capsys.readouterr().err
+    assert "log: robot 'x_arm6' has no model to show, expected one of go2" in error
+    assert "MCAP" in error
+    assert error.count("\n") == 1
 
 
 def test_the_supervisor_sees_a_silent_bus(arm):

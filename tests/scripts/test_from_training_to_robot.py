@@ -27,6 +27,7 @@ def test_go2_from_training_to_robot(tmp_path, motoric, command, monkeypatch):
     for words in ("control loop    500 Hz", "lateness", "policy tick", "< 1"):
         assert words in done.stdout
     (log,) = (tmp_path / "runs/a/logs").glob("*.mcap")
+    assert f"motoric replay runs/a/logs/{log.name}" in done.stdout
     done = command("replay", log, "viewer=video", "viewer.width=160", "viewer.height=120")
     assert "soft_start -> active" in done.stdout
     assert log.with_suffix(".mp4").stat().st_size > 1000
