@@ -8,16 +8,19 @@ configured (or, after damping, activated) again: nothing reconnects by itself.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from motoric.hardware import channel, packets
 from motoric.hardware.channel import Channel, Message
-from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotState
+from motoric.hardware.drivers import DRIVERS, ROBOTS, make_robot
+from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
 from motoric.hardware.robot_server import ACTIVATION, STATUS, Motors, decode_state
 
 CONNECT_SECONDS = 5.0
@@ -25,11 +28,37 @@ SWITCH_SECONDS = 20.0  # longer than any driver takes: a Unitree lies down first
 AGAIN = 0.1  # s until a question is repeated
 
 
+def spec_of(robot: Any) -> RobotSpec:
+    """Of a robot by its name, or by its configuration. Raises ValueError naming the key."""
+    if dataclasses.is_dataclass(robot):  # `schema.Robot`, where one configuration takes in another
+        robot = vars(robot)
+    if not isinstance(robot, Mapping):
+        if robot not in tuple(ROBOTS):
+            raise ValueError(
+                f"robot {robot!r} is unknown, expected one of {', '.join(ROBOTS)}, or a mapping of "
+                "driver and options"
+            )
+        return ROBOTS[robot]
+    for key in robot:
+        if key not in ("name", "driver", "options"):
+            raise ValueError(f"robot.{key}: no such key, expected driver and options")
+    driver, options = robot.get("driver"), robot.get("options", {})
+    if driver not in tuple(DRIVERS):
+        raise ValueError(f"robot.driver: {driver!r}, expected one of {', '.join(DRIVERS)}")
+    if not isinstance(options, Mapping):
+        raise ValueError(f"robot.options: {options!r}, expected the arguments of {driver}")
+    try:
+        return make_robot(driver, **options).spec
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"robot.options: {error}") from None
+
+
 class RemoteRobot(Robot):
     """A robot behind a UDP port.
 
     host, port: of the server; key_file: the same key as the server's, may be left out on one and
-    the same machine; robot: its name (a key of `ROBOTS`)
+    the same machine; robot: its name (a key of `ROBOTS`), or its own configuration: a mapping of
+    `driver` and `options` as in `configs/robot`, from which the driver is made and never connected
     loop_rate, most_rate: as the server said when it was connected to
     stale: states dropped because they were more than 100 ms old; late: datagrams dropped because
     they were old, repeated or out of order; rejected: those that were damaged or not authentic
@@ -40,13 +69,11 @@ class RemoteRobot(Robot):
         host: str = "127.0.0.1",
         port: int = 7230,
         key_file: str | Path | None = None,
-        robot: str = "go2",
+        robot: str | Mapping[str, Any] = "go2",
     ) -> None:
-        if robot not in ROBOTS:
-            raise ValueError(f"robot {robot!r} is unknown, expected one of {', '.join(ROBOTS)}")
         if not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError(f"port: {port!r}, expected 1 to 65535")
-        self.spec = ROBOTS[robot]
+        self.spec = spec_of(robot)
         self.host, self.port, self.key_file = host, port, key_file
         self.stale = 0
         self._socket: socket.socket | None = None

@@ -23,12 +23,15 @@ from motoric.hardware.channel import Channel
 from motoric.hardware.deploy import deploy
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.go2 import GO2
+from motoric.hardware.log import read_log
 from motoric.hardware.packets import Packet
 from motoric.hardware.remote_robot import RemoteRobot
 from motoric.hardware.robot import MotorsDamped, Robot, RobotCommand, RobotError, RobotState
 from motoric.hardware.robot_server import Motors, RobotServer
+from motoric.scripts import config
 
 from .proxy import Proxy
+from .test_dynamixel import LATE, TARGET, Arm, motoric, options, write_arm_bundle
 
 KEY = bytes(range(32))
 ZERO = np.zeros(12)
@@ -745,6 +748,45 @@ def test_options():
         RemoteRobot(port=70000)
 
 
+def test_a_robot_is_known_by_its_configuration():
+    """Made by its driver, never connected: the port is not there."""
+    arm = RemoteRobot(robot={"driver": "dynamixel", "options": options()})
+    assert arm.spec.name == "x_arm6"
+    assert RemoteRobot(robot={"driver": "sim_go2"}).spec is GO2
+    made = {
+        name: config.load("deploy", ["run=none", f"robot={name}"]).robot
+        for name in ("x_arm6", "remote_x_arm6")
+    }
+    there, here = (make_robot(robot.driver, **robot.options) for robot in made.values())
+    assert isinstance(here, RemoteRobot)
+    assert channel.difference(channel.describe(here.spec), there.spec) is None
+
+
+@pytest.mark.parametrize(
+    ("robot", "words"),
+    [
+        ({}, "robot.driver: None, expected one of sim_go2, remote"),
+        ({"driver": ["go2"]}, "robot.driver: ['go2'], expected one of sim_go2, remote"),
+        ({"driver": "go2", "option": {}}, "robot.option: no such key, expected driver and options"),
+        ({"driver": "go2", "options": 3}, "robot.options: 3, expected the arguments of go2"),
+        (
+            {"driver": "sim_go2", "options": {"speed": 3}},
+            "robot.options: SimRobot.__init__() got an",
+        ),
+        (
+            {"driver": "dynamixel", "options": {**options(), "baud": 1}},
+            "robot.options: baud: 1, exp",
+        ),
+        (["go2"], "robot ['go2'] is unknown, expected one of go2, b2, g1, or a mapping of driver"),
+    ],
+)
+def test_a_wrong_configuration_is_one_error(robot, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        RemoteRobot(robot=robot)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_no_server_is_one_error(connect):
     with pytest.raises(RobotError, match=r"go2 at 127\.0\.0\.1:9: no server there"):
         connect(9)
@@ -1000,3 +1042,54 @@ def test_a_killed_client_leaves_the_robot_damped_then_off(bundle_folder, simulat
         assert robot.read().base_height < 0.3
     finally:
         robot.close()
+
+
+# ---------------------------------------------------------------------------------------------
+# A servo chain behind `motoric serve`
+# ---------------------------------------------------------------------------------------------
+
+
+def test_an_arm_moves_over_the_network(tmp_path):
+    """`serve` on its port, `deploy robot=remote_x_arm6` elsewhere, at the rate of its bus."""
+    late = rf"fault +({LATE.pattern}|.*damped: no command)"  # a machine too busy
+    for attempt in range(4):
+        (folder := tmp_path / str(attempt)).mkdir()
+        done, said, torque = move_the_served_arm(folder)
+        if not re.search(late, done.stdout):
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "control loop    100 Hz" in done.stdout
+    assert "x_arm6" in said
+    assert re.search(r"motors on\nmotors off\n.*said goodbye", said)
+    assert not any(torque)
+    (log,) = (folder / "run/logs").glob("remote_x_arm6_*.mcap")
+    found = read_log(log)
+    assert found.robot == "x_arm6"
+    highest = np.abs(found.position[np.array(found.status) == "active"]).max(axis=0)
+    np.testing.assert_allclose(highest, np.abs(TARGET), atol=0.15)
+
+
+def move_the_served_arm(folder):
+    """The finished `deploy`, what `serve` said, and whether torque is on, by servo."""
+    with Arm(folder) as arm:
+        write_arm_bundle(folder / "run/bundle/best", arm.robot)
+        (folder / "run/config.yaml").write_text("")
+        server = motoric(
+            "serve", "robot=x_arm6", "port=0", f"robot.options.port={arm.emulator.port}",
+            f"robot.options.calibration={arm.options['calibration']}", "robot.options.watchdog=0.5",
+        )  # fmt: skip
+        try:
+            first = server.stdout.readline()
+            client = motoric(
+                "deploy", f"run={folder / 'run'}", "robot=remote_x_arm6", "duration=1.5",
+                f"robot.options.port={first.rpartition(':')[2].strip()}", "command=[0,0,0]",
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            out, error = client.communicate(timeout=100)
+            server.send_signal(signal.SIGTERM)
+            said = first + server.communicate(timeout=20)[0]
+        finally:
+            server.kill()
+            server.wait()
+        done = subprocess.CompletedProcess(client.args, client.returncode, out, error)
+        return done, said, arm.values("torque_enable")
