@@ -74,7 +74,6 @@ class Thresholds:
     late: periods of the policy without an action
     soft_start, lie_down, damp: how long these phases take, s
     arrive: how far a joint may be from the stand at the end of the soft start, rad
-    damping: kd of the damped state, N m s / rad
     """
 
     stale: float = 0.1
@@ -88,7 +87,6 @@ class Thresholds:
     lie_down: float = 1.5
     damp: float = 1.0
     arrive: float = 0.35
-    damping: float = 2.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -104,6 +102,7 @@ class Supervisor:
 
     stand, rest: joint positions to rise to and to lie down to, rad, [J]
     kp, kd: gains when active, [J]
+    damping: kd of the damped state, N m s / rad, [J]
     dt: between two actions of the policy, s; also the longest time a target moves for at once
     """
 
@@ -114,15 +113,16 @@ class Supervisor:
         rest: Array,
         kp: Array,
         kd: Array,
+        damping: Array,
         dt: float,
         thresholds: Thresholds | None = None,
     ) -> None:
         self.limits, self.dt = limits, dt
         self.thresholds = at = thresholds or Thresholds()
         shape = limits.lower.shape
-        self.stand, self.rest, self.kp, self.kd = (
+        self.stand, self.rest, self.kp, self.kd, self.damping = (
             np.array(np.broadcast_to(np.asarray(v, np.float64), shape))
-            for v in (stand, rest, kp, kd)
+            for v in (stand, rest, kp, kd, damping)
         )
         for name in ("stand", "rest"):
             pose = getattr(self, name)
@@ -131,6 +131,8 @@ class Supervisor:
         for name in ("kp", "kd"):
             if not (np.isfinite(getattr(self, name)) & (getattr(self, name) >= 0)).all():
                 raise ValueError(f"{name}: must be finite and not negative")
+        if not (np.isfinite(self.damping) & (self.damping > 0)).all():
+            raise ValueError("damping: must be finite and positive")
         if not 0 < dt < 1:
             raise ValueError(f"dt: {dt}, expected a time between 0 and 1 s")
         self._lock = threading.RLock()  # held by all that changes the phase
@@ -150,8 +152,8 @@ class Supervisor:
         ])  # fmt: skip
         self._upright = math.cos(at.tilt)
         # Held wherever the velocity is not known: within the torque limit up to full speed.
-        self._blind_kd = np.minimum(at.damping, limits.torque / limits.velocity)
-        for array in (self.stand, self.rest, self.kp, self.kd):
+        self._blind_kd = np.minimum(self.damping, limits.torque / limits.velocity)
+        for array in (self.stand, self.rest, self.kp, self.kd, self.damping):
             array.setflags(write=False)  # they stay what was checked
 
     @property
@@ -281,7 +283,7 @@ class Supervisor:
         self._target = limit_target(self.limits, wish, self._target, min(elapsed, self.dt))
         kp, kd, gain = self.kp, self.kd, self._gain
         if gain < 1.0:  # damping takes over as the stiffness goes
-            kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.thresholds.damping
+            kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.damping
         scale = torque_scale(self.limits, self._target, 0.0, kp, kd, 0.0, position, velocity)
         return self._command(kp * scale, kd * scale)
 
@@ -352,7 +354,7 @@ class Supervisor:
         if joints is None or not np.isfinite(joints[1]).all():
             return self._blind_kd
         fresh = 0.0 <= now - self._fresh <= self.thresholds.stale
-        most = self.thresholds.damping if fresh else self._blind_kd
+        most = self.damping if fresh else self._blind_kd
         return np.minimum(most, self.limits.torque / np.maximum(np.abs(joints[1]), 1e-9))
 
     def _unsound(self, now: float, joints: Array, orientation: Array) -> str | None:

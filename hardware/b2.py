@@ -2,7 +2,7 @@
 
 Limits follow Unitree's robot description: hip and thigh motors 200 N m and 23 rad/s, calf 320 N m
 and 14 rad/s. Leg order FL, FR, RL, RR; joint order hip, thigh, calf. The poses and the gains are
-those of Unitree's stand example.
+those of Unitree's stand example. A knee carries 42 N m in the stand; damped it yields at 3 rad/s.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ B2 = RobotSpec(
     rest=np.tile([0.0, 1.36, -2.65], 4),
     kp=np.full(12, 1000.0),
     kd=np.full(12, 10.0),
+    damping=np.tile([8.0, 8.0, 16.0], 4),
     mjcf="b2.xml",
     feet=LEGS,
     base_height=0.55,

@@ -208,6 +208,7 @@ def describe(spec: RobotSpec) -> dict[str, Any]:
         "rest": spec.rest.tolist(),
         "kp": spec.kp.tolist(),
         "kd": spec.kd.tolist(),
+        "damping": spec.damping.tolist(),
     }
 
 

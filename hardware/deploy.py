@@ -273,8 +273,9 @@ class Rehearsal:
     def __init__(self, bundle: Bundle, robot: RobotSpec, command: Array) -> None:
         self._walker = Walker(bundle, command)
         self._supervisor = Supervisor(
-            robot.limits, robot.stand, robot.rest, robot.kp, robot.kd, self._walker.dt
-        )
+            robot.limits, robot.stand, robot.rest, robot.kp, robot.kd, robot.damping,
+            self._walker.dt,
+        )  # fmt: skip
         zero = np.zeros(len(robot.joints))
         self._state = RobotState(
             0.0, 0, robot.stand, zero, zero, np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3)
@@ -534,7 +535,7 @@ def deploy(
         raise ValueError(f"duration: {duration}, expected a positive number of seconds")
     ticks_per_action(spec.rate, loop_rate, robot.loop_rate, robot.most_rate)
     supervisor = Supervisor(
-        model.limits, model.stand, model.rest, model.kp, model.kd, 1.0 / spec.rate
+        model.limits, model.stand, model.rest, model.kp, model.kd, model.damping, 1.0 / spec.rate
     )
     if dry_run:  # nobody moves a robot that is only read: it need not arrive at the stand
         robot, supervisor.thresholds = ReadOnly(robot), Thresholds(arrive=np.inf)

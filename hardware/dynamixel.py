@@ -223,6 +223,7 @@ def chain_spec(name: str, joints: tuple[Joint, ...]) -> RobotSpec:
         rest=array("rest"),
         kp=array("kp"),
         kd=array("kd"),
+        damping=array("kd"),
     )
 
 

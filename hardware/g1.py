@@ -11,36 +11,36 @@ import numpy as np
 from motoric.control.limits import JointLimits
 from motoric.hardware.robot import RobotSpec
 
-# name: lower, upper (rad), velocity (rad/s), torque (N m), stand (rad), kp, kd
+# name: lower, upper (rad), velocity (rad/s), torque (N m), stand (rad), kp, kd, damping
 _LEG = {
-    "hip_pitch": (-2.5307, 2.8798, 32, 88, -0.1, 60, 1),
-    "hip_roll": (-0.5236, 2.9671, 20, 139, 0.0, 60, 1),
-    "hip_yaw": (-2.7576, 2.7576, 32, 88, 0.0, 60, 1),
-    "knee": (-0.087267, 2.8798, 20, 139, 0.3, 100, 2),
-    "ankle_pitch": (-0.87267, 0.5236, 30, 35, -0.2, 40, 1),
-    "ankle_roll": (-0.2618, 0.2618, 30, 35, 0.0, 40, 1),
+    "hip_pitch": (-2.5307, 2.8798, 32, 88, -0.1, 60, 1, 2.5),
+    "hip_roll": (-0.5236, 2.9671, 20, 139, 0.0, 60, 1, 5),
+    "hip_yaw": (-2.7576, 2.7576, 32, 88, 0.0, 60, 1, 2.5),
+    "knee": (-0.087267, 2.8798, 20, 139, 0.3, 100, 2, 6),
+    "ankle_pitch": (-0.87267, 0.5236, 30, 35, -0.2, 40, 1, 2),
+    "ankle_roll": (-0.2618, 0.2618, 30, 35, 0.0, 40, 1, 2),
 }
 _WAIST = {
-    "yaw": (-2.618, 2.618, 32, 88, 0.0, 60, 1),
-    "roll": (-0.52, 0.52, 30, 35, 0.0, 40, 1),
-    "pitch": (-0.52, 0.52, 30, 35, 0.0, 40, 1),
+    "yaw": (-2.618, 2.618, 32, 88, 0.0, 60, 1, 2.5),
+    "roll": (-0.52, 0.52, 30, 35, 0.0, 40, 1, 2),
+    "pitch": (-0.52, 0.52, 30, 35, 0.0, 40, 1, 2),
 }
 _ARM = {
-    "shoulder_pitch": (-3.0892, 2.6704, 37, 25, 0.2, 40, 1),
-    "shoulder_roll": (-1.5882, 2.2515, 37, 25, 0.2, 40, 1),
-    "shoulder_yaw": (-2.618, 2.618, 37, 25, 0.0, 40, 1),
-    "elbow": (-1.0472, 2.0944, 37, 25, 0.6, 40, 1),
-    "wrist_roll": (-1.972222054, 1.972222054, 37, 25, 0.0, 40, 1),
-    "wrist_pitch": (-1.614429558, 1.614429558, 22, 5, 0.0, 40, 1),
-    "wrist_yaw": (-1.614429558, 1.614429558, 22, 5, 0.0, 40, 1),
+    "shoulder_pitch": (-3.0892, 2.6704, 37, 25, 0.2, 40, 1, 2),
+    "shoulder_roll": (-1.5882, 2.2515, 37, 25, 0.2, 40, 1, 2),
+    "shoulder_yaw": (-2.618, 2.618, 37, 25, 0.0, 40, 1, 2),
+    "elbow": (-1.0472, 2.0944, 37, 25, 0.6, 40, 1, 2),
+    "wrist_roll": (-1.972222054, 1.972222054, 37, 25, 0.0, 40, 1, 2),
+    "wrist_pitch": (-1.614429558, 1.614429558, 22, 5, 0.0, 40, 1, 0.5),
+    "wrist_yaw": (-1.614429558, 1.614429558, 22, 5, 0.0, 40, 1, 0.5),
 }
 
 
 def _right(part: str, row: tuple) -> tuple:
     """The mirror image of a left joint: roll and yaw turn the other way."""
-    low, high, velocity, torque, stand, kp, kd = row
+    low, high, velocity, torque, stand, *gains = row
     if part.endswith(("roll", "yaw")):
-        return (-high, -low, velocity, torque, -stand, kp, kd)
+        return (-high, -low, velocity, torque, -stand, *gains)
     return row
 
 
@@ -51,7 +51,8 @@ _JOINTS = {
     **{f"left_{part}_joint": row for part, row in _ARM.items()},
     **{f"right_{part}_joint": _right(part, row) for part, row in _ARM.items()},
 }
-_LOW, _HIGH, _SPEED, _TORQUE, _STAND, _KP, _KD = np.array(list(_JOINTS.values()), np.float64).T
+_ROWS = np.array(list(_JOINTS.values()), np.float64)
+_LOW, _HIGH, _SPEED, _TORQUE, _STAND, _KP, _KD, _DAMPING = _ROWS.T
 
 G1 = RobotSpec(
     name="g1",
@@ -61,6 +62,7 @@ G1 = RobotSpec(
     rest=_STAND,
     kp=_KP,
     kd=_KD,
+    damping=_DAMPING,
     mjcf="g1.xml",
     base_height=0.76,
 )

@@ -27,6 +27,7 @@ GO2 = RobotSpec(
     rest=np.array([0.0, 1.21, -2.65, 0.0, 1.21, -2.65, 0.0, 1.21, -2.65, 0.0, 1.21, -2.65]),
     kp=np.full(12, 35.0),
     kd=np.full(12, 0.8),
+    damping=np.full(12, 2.0),
     mjcf="go2.xml",
     feet=LEGS,
     base_height=0.32,

@@ -33,6 +33,7 @@ class RobotSpec:
     limits: what the joints may do
     stand, rest: joint positions standing and lying, rad, [J]
     kp, kd: gains of the motors' position control, N m / rad and N m s / rad, [J]
+    damping: kd of the damped state, in which the robot sinks by its weight, N m s / rad, [J]
     mjcf: file name of the model in `motoric.hardware.models`; None for a robot without one
     feet: geoms of the model that may touch the ground
     base_height: height of the base standing in `stand`, m
@@ -45,9 +46,26 @@ class RobotSpec:
     rest: Array
     kp: Array
     kd: Array
+    damping: Array
     mjcf: str | None = None
     feet: tuple[str, ...] = ()
     base_height: float = 0.0
+
+    def __post_init__(self) -> None:
+        damping, joints = np.array(self.damping, np.float64), len(self.joints)
+        if damping.shape != (joints,):
+            raise ValueError(f"damping: shape {damping.shape}, expected {(joints,)}")
+        for joint, value in zip(self.joints, damping, strict=True):
+            if not 0 < value < np.inf:
+                raise ValueError(f"damping of {joint}: {value}, expected a positive number")
+        damping.flags.writeable = False
+        object.__setattr__(self, "damping", damping)
+
+    @property
+    def blind_damping(self) -> Array:
+        """The most of `damping` that keeps within the torque limit up to full speed, [J]: for
+        whoever damps without knowing how fast the joints are."""
+        return np.minimum(self.damping, self.limits.torque / self.limits.velocity)
 
 
 @dataclass

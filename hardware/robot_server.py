@@ -39,7 +39,6 @@ from motoric.hardware.robot import (
     RobotState,
 )
 
-DAMPING = 2.0  # N m s / rad
 PENDING = 16  # handshakes begun and not ended
 PENDING_SECONDS = 2.0
 LONGEST = 500  # bytes of a reason
@@ -165,11 +164,7 @@ class RobotServer:
         self._fresh = self._clock()
         self._spoke = -math.inf
         self._count = 0
-        zero = np.zeros(len(self.spec.joints))
-        self._zero, self._damping = (
-            zero,
-            np.minimum(DAMPING, self.spec.limits.torque / self.spec.limits.velocity),
-        )
+        self._zero, self._damping = np.zeros(len(self.spec.joints)), self.spec.blind_damping
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from motoric.hardware.robot import Array, RobotCommand, RobotSpec, RobotState
 
 TIMESTEP = 0.0025  # s
 WATCHDOG = 0.1  # s without a command until the motors damp
-DAMPING = 2.0  # N m s / rad
 LAG = 0.05  # s behind real time from which simulated time waits rather than races
 
 
@@ -68,7 +67,7 @@ class Motors:
         if mode == "off":
             return zero, zero, zero, zero
         if mode == "damped" or command is None:
-            return zero, np.full(len(zero), DAMPING), zero, zero
+            return zero, self.spec.damping, zero, zero
         offset = command.kd * command.velocity + command.torque
         return command.kp, command.kd, command.position, offset
 

@@ -32,7 +32,6 @@ from motoric.hardware.robot import (
 
 PERIOD = 0.002  # s between commands on the wire
 STALE = 0.1  # s without a new command until the motors are damped
-DAMPING = 2.0  # N m s / rad
 DAMP_SECONDS = 1.0  # damped before the motors are switched off
 HEAR_SECONDS = 5.0  # to find the robot
 RELEASE_SECONDS = 15.0  # for the built-in motion service to let go
@@ -139,7 +138,7 @@ class UnitreeRobot(Robot):
         self._velocity: tuple[float, Array, float] | None = None
         self._battery = float("nan")
         self._warned = False
-        self._kd = np.minimum(DAMPING, spec.limits.torque / spec.limits.velocity)
+        self._kd = spec.blind_damping
         # Shared with the sending thread, under the lock:
         self._lock = threading.Lock()
         self._sender: threading.Thread | None = None

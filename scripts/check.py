@@ -88,7 +88,9 @@ class Watch:
     def problem(self) -> str | None:
         """What the supervisor would say to start from the present state."""
         spec = self.spec
-        supervisor = Supervisor(spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, 0.02)
+        supervisor = Supervisor(
+            spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, spec.damping, 0.02
+        )
         assert self.state is not None
         supervisor.start(self.newest, self.state)
         return _named(supervisor.reason, spec) or None

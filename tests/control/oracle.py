@@ -130,7 +130,7 @@ class Oracle:
         assert (sent.kp >= 0).all()
         assert (sent.kd >= 0).all()
         assert (sent.kp <= spec.kp).all()
-        assert (sent.kd <= np.maximum(spec.kd, self.at.damping)).all()
+        assert (sent.kd <= np.maximum(spec.kd, spec.damping)).all()
         # Stiffness only where a human has activated, and a state says what it does.
         form = isinstance(state, Measured)
         damped = not sent.kp.any()
@@ -153,6 +153,10 @@ class Oracle:
                 assert (np.abs(torque) <= most).all()
         if damped and (not form or not np.isfinite(speed).all() or self._old(now)):
             assert (sent.kd * limits.velocity <= most).all(), "up to full speed, if it is unknown"
+        if damped and self.mode not in STIFF:  # the robot's damping, less only for its torque
+            fastest = np.fmax(limits.velocity, speed)
+            assert (sent.kd <= spec.damping).all()
+            assert (sent.kd >= np.minimum(spec.damping, limits.torque / fastest) * (1 - EPS)).all()
         # No more than needed: the nearest allowed target.
         if followed:
             low = np.maximum(limits.lower, self.position - limits.target_rate * step)

@@ -30,7 +30,9 @@ class Measured:
 
 
 def supervisor(**thresholds) -> Supervisor:
-    return Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, DT, Thresholds(**thresholds))
+    return Supervisor(
+        GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, DT, Thresholds(**thresholds)
+    )
 
 
 class Plant:
@@ -233,7 +235,7 @@ def test_torque_of_a_far_target_is_scaled_down():
     soft = Supervisor(
         JointLimits(GO2.limits.lower, GO2.limits.upper, GO2.limits.velocity, np.full(12, 2.0),
                     GO2.limits.target_rate),
-        GO2.stand, GO2.rest, GO2.kp, GO2.kd, DT,
+        GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, DT,
     )  # fmt: skip
     soft.start(plant.now, plant.state())
     for _ in range(130):
@@ -251,11 +253,14 @@ def test_torque_of_a_far_target_is_scaled_down():
 
 def test_settings_that_make_no_sense():
     with pytest.raises(ValueError, match="stand: outside"):
-        Supervisor(GO2.limits, GO2.stand + 9, GO2.rest, GO2.kp, GO2.kd, DT)
+        Supervisor(GO2.limits, GO2.stand + 9, GO2.rest, GO2.kp, GO2.kd, GO2.damping, DT)
     with pytest.raises(ValueError, match="dt"):
-        Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, 0.0)
+        Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, 0.0)
     with pytest.raises(ValueError, match="kp"):
-        Supervisor(GO2.limits, GO2.stand, GO2.rest, -GO2.kp, GO2.kd, DT)
+        Supervisor(GO2.limits, GO2.stand, GO2.rest, -GO2.kp, GO2.kd, GO2.damping, DT)
+    for damping in (0.0, -2.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="damping: must be finite and positive"):
+            Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, damping, DT)
     for name, value in (("stale", 0.0), ("damp", np.inf), ("late", np.nan), ("tilt", 3.2)):
         with pytest.raises(ValueError, match=f"thresholds.{name}"):
             Thresholds(**{name: value})
@@ -493,7 +498,8 @@ def test_what_was_checked_can_not_be_written_over():
     state.time, state.sequence = plant.now, plant.tick + 1
     sent = s.update(plant.now, state, target)
     kept = sent.position.copy()
-    for array in (s.kp, s.kd, s.stand, s.rest, *vars(sent).values(), *vars(s.limits).values()):
+    own = s.kp, s.kd, s.damping, s.stand, s.rest
+    for array in (*own, *vars(sent).values(), *vars(s.limits).values()):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = np.nan
     target[:], state.position[:], state.velocity[:] = np.nan, np.nan, np.nan
@@ -516,7 +522,8 @@ def test_huge_gains_and_tiny_limits_stay_finite():
     for kp, torque in ((1e308, 5e-324), (1e308, 1e308), (5e-324, 5e-324)):
         limits = JointLimits(GO2.limits.lower, GO2.limits.upper, GO2.limits.velocity,
                              np.full(12, torque), GO2.limits.target_rate)  # fmt: skip
-        s, plant = Supervisor(limits, GO2.stand, GO2.rest, np.full(12, kp), kp, DT), Plant()
+        s = Supervisor(limits, GO2.stand, GO2.rest, np.full(12, kp), kp, GO2.damping, DT)
+        plant = Plant()
         s.start(plant.now, plant.state())
         for _ in range(5):
             plant.now, plant.tick = plant.now + DT, plant.tick + 1

@@ -432,7 +432,7 @@ def test_a_rehearsal_has_no_effect_and_what_it_meets_is_no_fault(bundle_folder):
             return RobotState(1.0, 1, GO2.stand, zero, zero, upright, np.zeros(3))
 
     def control():
-        limits = (GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, 0.02)
+        limits = (GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, 0.02)
         walker = deployment.Walker(bundle, command)
         return deployment.Control(
             Standing(), deployment.Supervisor(*limits), walker, 1.0, 10, None

@@ -942,7 +942,9 @@ def test_the_deploy_command(arm, tmp_path, capsys):
 def test_the_supervisor_sees_a_silent_bus(arm):
     """Supervisor and robot in one loop: no new state for 0.1 s is its fault, and damping."""
     spec = arm.robot.spec
-    supervisor = Supervisor(spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, 0.02)
+    supervisor = Supervisor(
+        spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, spec.damping, 0.02
+    )
     arm.robot.configure()
     arm.robot.activate()
     supervisor.start(time.monotonic(), arm.robot.read())

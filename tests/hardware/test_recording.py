@@ -11,7 +11,7 @@ from motoric.hardware.log import LogError, read_log
 from motoric.hardware.recording import Recording
 from motoric.hardware.robot import RobotCommand, RobotError
 from motoric.hardware.sim_robot import SimRobot
-from motoric.hardware.simulation import DAMPING, WATCHDOG, Simulation
+from motoric.hardware.simulation import WATCHDOG, Simulation
 
 ZERO = np.zeros(12)
 
@@ -45,7 +45,7 @@ def test_every_step_is_what_the_motors_did(tmp_path):
     asked = GO2.kp * (log.target[i] - log.position[i]) - GO2.kd * log.velocity[i] + 0.5
     np.testing.assert_allclose(log.torque[i + 1], asked, atol=0.3)  # velocity: at the step's end
     i = log.status.index("damped")
-    np.testing.assert_allclose(log.torque[i + 1], -DAMPING * log.velocity[i], atol=0.3)
+    np.testing.assert_allclose(log.torque[i + 1], -GO2.damping * log.velocity[i], atol=0.3)
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from motoric.control.realtime import scheduling
 from motoric.hardware import channel, packets, robot_server
+from motoric.hardware.b2 import B2
 from motoric.hardware.bundle import Bundle
 from motoric.hardware.channel import Channel
 from motoric.hardware.deploy import deploy
@@ -377,6 +378,17 @@ def test_commands_that_stop_damp_and_stay_damped(bench):
     bench.receive(bench.client.seal(packets.ACTIVATE, struct.pack("<I", 2), bench.now))
     bench.receive(bench.command())
     assert bench.robot.commands[-1].kp.any()
+
+
+def test_the_server_damps_as_the_robot_must_be():
+    """Each joint with its own damping, within the torque limit up to full speed."""
+    robot = Watched()
+    robot.spec, robot.on = B2, True
+    server = RobotServer(robot, say=lambda line: None)
+    server._brake()
+    server.close()
+    most = B2.limits.torque / B2.limits.velocity
+    np.testing.assert_array_equal(robot.commands[-1].kd, np.minimum(B2.damping, most))
 
 
 def test_until_the_first_command_the_motors_are_damped(bench):

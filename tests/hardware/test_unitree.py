@@ -212,6 +212,16 @@ def test_a_command_reaches_its_motors(spec, wire):
         assert (sent.mode_pr, sent.mode_machine) == (0, 5)
 
 
+@pytest.mark.parametrize(("spec", "wire"), [(GO2, GO2_WIRE), (B2, B2_WIRE), (G1, G1_WIRE)])
+def test_the_driver_damps_as_the_robot_must_be(spec, wire):
+    """Each joint with its own damping, within the torque limit up to full speed."""
+    sent = wire.family.command.decode(UnitreeRobot(spec, wire)._damped())["motor_cmd"]
+    kd = sent["kd"][np.array(wire.motors)]
+    most = spec.limits.torque / spec.limits.velocity
+    np.testing.assert_allclose(kd, np.minimum(spec.damping, most), rtol=1e-6)
+    assert not sent["kp"].any()
+
+
 @pytest.mark.parametrize(("spec", "wire"), [(GO2, GO2_WIRE), (G1, G1_WIRE)])
 def test_a_state_is_read_in_our_order(spec, wire):
     theirs = fill(getattr(default, f"{wire.family.name}_msg_dds__LowState_")(), random.Random(2))
