@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from motoric.control.limits import Array, JointLimits, limit_target, torque_scale
 
-_FIELDS = ("position", "velocity", "torque", "orientation")
+_FIELDS = ("position", "velocity", "torque", "orientation", "angular_velocity")
 
 
 class Mode(StrEnum):
@@ -44,6 +44,7 @@ class State(Protocol):
     velocity: Array
     torque: Array
     orientation: Array
+    angular_velocity: Array
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,12 @@ class Supervisor:
             return f"start: now is {now}"
         self._sequence, self._state_time, self._fresh = -math.inf, -math.inf, now
         self._over_since: dict[str, float] = {}
-        problem, joints, orientation = self._read(now, state)
+        problem, joints, base = self._read(now, state)
         if problem is not None:
             return problem
-        if joints is None or orientation is None:
+        if joints is None or base is None:
             return "state: none to start from"
-        problem = self._unsound(now, joints, orientation)
+        problem = self._unsound(now, joints, base)
         if problem is None:
             self._target = np.clip(joints[0], self.limits.lower, self.limits.upper)
             self._began, self._now, self._from = now, now, self._target
@@ -252,7 +253,7 @@ class Supervisor:
             return self._damped(self._blind_kd) if self._faults and command.kp.any() else command
 
     def _update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
-        problem, joints, orientation = self._read(now, state)
+        problem, joints, base = self._read(now, state)
         if self.mode in (Mode.FAULT, Mode.OFF):
             return self._damped(self._damping(now, joints))
         elapsed = now - self._now
@@ -265,8 +266,8 @@ class Supervisor:
         else:
             self._now = now
             problem = problem or self._stale(now)
-            if problem is None and joints is not None and orientation is not None:
-                problem = self._unsound(now, joints, orientation)
+            if problem is None and joints is not None and base is not None:
+                problem = self._unsound(now, joints, base)
         if problem is not None:
             self.fault(problem)
         if self._faults or joints is None:
@@ -331,12 +332,12 @@ class Supervisor:
         self, now: float, state: State | None
     ) -> tuple[str | None, Array | None, Array | None]:
         """A state in our own memory: what is wrong with its form, or None; position, velocity and
-        torque [3, J] and orientation [4], None where there is no state of a sound form."""
+        torque [3, J], orientation and angular velocity [7], None where it is of no sound form."""
         if state is None:
             return None, None, None
-        joints, orientation = np.empty(self._centre.shape), np.empty(4)
+        joints, base = np.empty(self._centre.shape), np.empty(7)
         try:
-            rows = (*joints, orientation)
+            rows = (*joints, base[:4], base[4:])
             for name, row in zip(_FIELDS, rows, strict=True):
                 problem = _copy(name, getattr(state, name), row)
                 if problem is not None:
@@ -346,7 +347,7 @@ class Supervisor:
             return f"state: {_named(error)}", None, None
         if sequence > self._sequence and time > self._state_time:
             self._sequence, self._state_time, self._fresh = sequence, time, now
-        return None, joints, orientation
+        return None, joints, base
 
     def _damping(self, now: float, joints: Array | None) -> Array:
         """kd of the damped state: within the torque limit at the measured speed, and up to full
@@ -357,8 +358,8 @@ class Supervisor:
         most = self.damping if fresh else self._blind_kd
         return np.minimum(most, self.limits.torque / np.maximum(np.abs(joints[1]), 1e-9))
 
-    def _unsound(self, now: float, joints: Array, orientation: Array) -> str | None:
-        return self._tilted(orientation) or self._beyond(now, joints)
+    def _unsound(self, now: float, joints: Array, base: Array) -> str | None:
+        return self._tilted(base) or self._beyond(now, joints)
 
     def _stale(self, now: float) -> str | None:
         age = now - self._fresh
@@ -366,8 +367,8 @@ class Supervisor:
             return f"state: {age:.3f} s old, at most {self.thresholds.stale} allowed"
         return None
 
-    def _tilted(self, orientation: Array) -> str | None:
-        w, x, y, z = orientation.tolist()
+    def _tilted(self, base: Array) -> str | None:
+        w, x, y, z, roll, pitch, yaw = base.tolist()
         square = w * w + x * x + y * y + z * z
         if not 0.8 < square < 1.2:
             if not math.isfinite(w + x + y + z):
@@ -375,6 +376,8 @@ class Supervisor:
             return (
                 f"state: orientation is not a unit quaternion (norm {math.hypot(w, x, y, z):.3f})"
             )
+        if not (math.isfinite(roll) and math.isfinite(pitch) and math.isfinite(yaw)):
+            return "state: angular_velocity is not finite"
         upright = 1.0 - 2.0 * (x * x + y * y) / square
         if upright < self._upright:
             return f"tilted by {math.degrees(math.acos(max(upright, -1.0))):.0f} degrees"

@@ -23,6 +23,7 @@ class Measured:
     velocity: np.ndarray
     torque: np.ndarray
     orientation: np.ndarray = field(default_factory=lambda: np.array([1.0, 0.0, 0.0, 0.0]))
+    angular_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 class Oracle:
@@ -225,7 +226,8 @@ class Oracle:
         q = np.array(state.position, np.float64)
         dq = np.array(state.velocity, np.float64)
         tau, turn = np.array(state.torque, np.float64), np.array(state.orientation, np.float64)
-        if not all(np.isfinite(v).all() for v in (q, dq, tau, turn)):
+        gyro = np.array(state.angular_velocity, np.float64)
+        if not all(np.isfinite(v).all() for v in (q, dq, tau, turn, gyro)):
             return ["not finite"]
         beyond = np.maximum(limits.lower - q, q - limits.upper)
         if (beyond > at.position_margin + slack).any():

@@ -27,6 +27,7 @@ class Measured:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(12))
     torque: np.ndarray = field(default_factory=lambda: np.zeros(12))
     orientation: np.ndarray = field(default_factory=UPRIGHT.copy)
+    angular_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
 def supervisor(**thresholds) -> Supervisor:
@@ -110,11 +111,14 @@ def broken(name, value):
         (broken("velocity", np.inf), "velocity is not finite"),
         (broken("torque", np.nan), "torque is not finite"),
         (broken("orientation", np.nan), "orientation is not finite"),
+        (broken("angular_velocity", np.inf), "angular_velocity is not finite"),
+        (broken("angular_velocity", np.nan), "angular_velocity is not finite"),
         (broken("orientation", 3.0), "not a unit quaternion"),
         (broken("position", 9.0), "joint 4: position 9.000 rad, limits -1.571 to 3.491"),
         (broken("velocity", 61.0), "joint 4: velocity at 203% of its limit"),
         (lambda s: setattr(s, "orientation", np.array([0.6, 0.8, 0, 0])), "tilted by 106 degrees"),
         (lambda s: setattr(s, "position", np.zeros(11)), "position has shape (11,)"),
+        (lambda s: setattr(s, "angular_velocity", np.zeros(4)), "angular_velocity has shape (4,)"),
     ],
 )
 def test_a_bad_state_is_a_fault_that_names_it(change, words):

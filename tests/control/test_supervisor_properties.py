@@ -107,7 +107,9 @@ class Raises:
 
 
 def misshapen(joints: int) -> st.SearchStrategy[Any]:
-    fields = ("position", "velocity", "torque", "orientation", "sequence", "time")
+    fields = (
+        "position", "velocity", "torque", "orientation", "angular_velocity", "sequence", "time",
+    )  # fmt: skip
     wrong = st.sampled_from([
         None, "text", Raises(), np.zeros(joints + 1), np.zeros((joints, 1)), np.zeros(0), [],
         np.array(["x"] * joints), np.zeros(joints, complex), np.zeros(joints, bool), {},
@@ -239,7 +241,9 @@ def states(bench: Bench) -> st.SearchStrategy[Any]:
             low, margin = draw(st.booleans()), draw(st.sampled_from([0.0, 0.0999, 0.1001]))
             state.position = limits.lower - margin if low else limits.upper + margin
         elif kind == "odd":
-            which = draw(st.sampled_from(["position", "velocity", "torque", "orientation", "all"]))
+            which = draw(st.sampled_from(
+                ["position", "velocity", "torque", "orientation", "angular_velocity", "all"]
+            ))  # fmt: skip
             if which in ("position", "all"):
                 state.position = draw(around(state.position, span))
             if which in ("velocity", "all"):
@@ -248,6 +252,8 @@ def states(bench: Bench) -> st.SearchStrategy[Any]:
                 state.torque = draw(around(zero, limits.torque))
             if which in ("orientation", "all"):
                 state.orientation = draw(st.sampled_from(ORIENTATIONS)).copy()
+            if which in ("angular_velocity", "all"):
+                state.angular_velocity = draw(around(np.zeros(3), np.full(3, 10.0)))
         return state
 
     return made()
