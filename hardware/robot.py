@@ -6,6 +6,7 @@ All values are in SI units; joint arrays follow `RobotSpec.joints`. Quaternions 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from motoric.control.realtime import Realtime
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+SLACK = 1e-6  # of a command's numbers over their limits: rounding on the way
 
 
 class RobotError(RuntimeError):
@@ -60,6 +63,17 @@ class RobotSpec:
                 raise ValueError(f"damping of {joint}: {value}, expected a positive number")
         damping.flags.writeable = False
         object.__setattr__(self, "damping", damping)
+
+    @functools.cached_property
+    def bounds(self) -> tuple[Array, Array]:
+        """Least and most of a command's position, velocity, torque, kp and kd, each [5, J]."""
+        limits, most = self.limits, np.full(len(self.joints), np.finfo(np.float64).max)
+        velocity, torque = limits.velocity + SLACK, limits.torque + SLACK
+        least = np.full(len(self.joints), -SLACK)
+        return (
+            np.stack([limits.lower - SLACK, -velocity, -torque, least, least]),
+            np.stack([limits.upper + SLACK, velocity, torque, most, most]),
+        )
 
     @property
     def blind_damping(self) -> Array:
@@ -115,6 +129,26 @@ class RobotCommand:
     def damps(self) -> bool:
         """Whether it does nothing but brake."""
         return not (self.kp.any() or self.velocity.any() or self.torque.any())
+
+
+def command_problem(command: RobotCommand, spec: RobotSpec) -> str | None:
+    """What forbids a command, or None: shapes, numbers that are not finite, the robot's limits."""
+    names, shape = ("position", "velocity", "torque", "kp", "kd"), (len(spec.joints),)
+    values = [getattr(command, name) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if value.shape != shape:
+            return f"{name} has shape {value.shape}, expected {shape}"
+    asked, (low, high) = np.array(values), spec.bounds
+    allowed = (low <= asked) & (asked <= high)  # false for NaN
+    if allowed.all():
+        return None
+    row, joint = np.argwhere(~allowed)[0]
+    what = f"{names[row]} {asked[row, joint]:.3f} of {spec.joints[joint]}"
+    if not np.isfinite(asked[row, joint]):
+        return f"{what} is not finite"
+    if row > 2:
+        return f"{what} is not allowed, expected at least 0"
+    return f"{what} is not allowed, expected {low[row, joint]:.3f} to {high[row, joint]:.3f}"
 
 
 class Robot(ABC):

@@ -35,8 +35,8 @@ from motoric.hardware.robot import (
     Robot,
     RobotCommand,
     RobotError,
-    RobotSpec,
     RobotState,
+    command_problem,
 )
 
 PENDING = 16  # handshakes begun and not ended
@@ -46,7 +46,6 @@ BATCH = 256  # datagrams handled before the robot has its turn
 STATUS = struct.Struct("<BI")  # motors, number of the activation they obey
 STATE = struct.Struct("<dQdB")  # time, sequence, battery, number of temperatures
 ACTIVATION = struct.Struct("<I")  # that a command is for
-SLACK = 1e-6  # rad
 
 
 class Motors(IntEnum):
@@ -81,29 +80,6 @@ class Handshake:
     channel: Channel
     expires: float
     said: str = ""  # why it was refused
-
-
-def problem(command: RobotCommand, spec: RobotSpec) -> str | None:
-    """What forbids a command, or None."""
-    limits, joints = spec.limits, spec.joints
-    for name in ("position", "velocity", "kp", "kd", "torque"):
-        value = getattr(command, name)
-        if value.shape != (len(joints),):
-            return f"{name} has shape {value.shape}, expected {(len(joints),)}"
-        if not np.isfinite(value).all():
-            return f"{name} is not finite"
-    checks = (
-        ("position", np.maximum(limits.lower - command.position, command.position - limits.upper)),
-        ("velocity", np.abs(command.velocity) - limits.velocity),
-        ("torque", np.abs(command.torque) - limits.torque),
-        ("kp", -command.kp),
-        ("kd", -command.kd),
-    )
-    for name, over in checks:
-        joint = int(np.argmax(over))
-        if over[joint] > SLACK:
-            return f"{name} {getattr(command, name)[joint]:.3f} of {joints[joint]} is not allowed"
-    return None
 
 
 def state_payload(state: RobotState) -> bytes:
@@ -327,7 +303,7 @@ class RobotServer:
         try:
             packet = packets.Packet(message.kind, message.sequence, message.time, payload)
             command = packets.decode_command(packet, joints)
-            wrong = problem(command, self.spec)
+            wrong = command_problem(command, self.spec)
         except ValueError as error:
             wrong, command = str(error).removeprefix("command: "), None
         state = self._state

@@ -28,6 +28,7 @@ from motoric.hardware.robot import (
     RobotError,
     RobotSpec,
     RobotState,
+    command_problem,
 )
 
 PERIOD = 0.002  # s between commands on the wire
@@ -361,11 +362,13 @@ class UnitreeRobot(Robot):
             raise RobotError(f"{self.spec.name} is not active")
         if self._error:
             raise RobotError(f"{self.spec.name}: {self._error}")
-        fields = command.position, command.velocity, command.kp, command.kd, command.torque
-        for name, value in zip(("position", "velocity", "kp", "kd", "torque"), fields, strict=True):
-            if value.shape != (len(self.spec.joints),) or not np.isfinite(value).all():
-                raise RobotError(f"{self.spec.name}: command {name} is not {self.joints} numbers")
-        data = encode_command(self.wire, self._mode_machine, *fields)
+        wrong = command_problem(command, self.spec)
+        if wrong is not None:
+            raise RobotError(f"{self.spec.name}: command: {wrong}")
+        data = encode_command(
+            self.wire, self._mode_machine, command.position, command.velocity, command.kp,
+            command.kd, command.torque,
+        )  # fmt: skip
         with self._lock:
             # Also where the whole process was stopped, and the sender has not woken up yet.
             self._lapsed |= time.monotonic() - self._fresh > STALE

@@ -1,4 +1,4 @@
-"""What must be known of a robot."""
+"""What must be known of a robot, and what may not be commanded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.go2 import GO2
+from motoric.hardware.robot import RobotCommand, command_problem
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,28 @@ def test_damping_without_a_known_speed_keeps_within_the_torque(spec):
     assert (spec.blind_damping * spec.limits.velocity <= most).all()
     with pytest.raises(ValueError, match="read-only"):
         spec.damping[:] = 0.0
+
+
+@pytest.mark.parametrize("spec", ROBOTS.values(), ids=ROBOTS)
+def test_each_joint_of_a_command_on_each_side_of_its_limits(spec):
+    """Rounding to float32 on the way is forgiven."""
+    limits, zero = spec.limits, np.zeros(len(spec.joints))
+    good = RobotCommand(0.0, 0, spec.stand, zero, spec.kp, spec.kd, zero)
+    assert command_problem(good, spec) is None
+    edges = [("position", limits.lower, -1), ("position", limits.upper, 1)]
+    edges += [(n, s * getattr(limits, n), s) for n in ("velocity", "torque") for s in (-1, 1)]
+    edges += [("kp", zero, -1), ("kd", zero, -1)]
+    for name, edge, outward in edges:
+        for joint, label in enumerate(spec.joints):
+            for beyond, allowed in ((-1e-3, True), (0.0, True), (1e-7, True), (1e-3, False)):
+                value = np.array(getattr(good, name))
+                value[joint] = edge[joint] + outward * beyond
+                found = command_problem(dataclasses.replace(good, **{name: value}), spec)
+                assert (found is None) == allowed
+                if not allowed:
+                    assert f"{name} {value[joint]:.3f} of {label} is not allowed" in found
+            for value in (np.nan, np.inf, -np.inf):
+                wrong = np.array(getattr(good, name))
+                wrong[joint] = value
+                found = command_problem(dataclasses.replace(good, **{name: wrong}), spec)
+                assert found == f"{name} {value:.3f} of {label} is not finite"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -455,14 +457,66 @@ def test_what_is_not_a_number_is_not_sent(simulated, go2):
         go2.write(wish)
     go2.activate()
     before = go2._bytes
-    with pytest.raises(RobotError, match="command torque is not 12 numbers"):
+    with pytest.raises(RobotError, match="command: torque nan of FL_hip_joint is not finite"):
         go2.write(wish)
     assert go2._bytes == before
     go2.deactivate()
 
 
-def test_a_standing_robot_is_lain_down_before_it_is_released(simulated, go2):
-    simulated()
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"position": GO2.stand + np.eye(12)[2] * 9},
+         "position 7.500 of FL_calf_joint is not allowed, expected -2.723 to -0.838"),
+        ({"position": GO2.stand[:11]}, "position has shape (11,), expected (12,)"),
+        ({"velocity": np.full(12, -31.0)}, "velocity -31.000 of FL_hip_joint is not allowed"),
+        ({"torque": np.full(12, 300.0)},
+         "torque 300.000 of FL_hip_joint is not allowed, expected -23.700 to 23.700"),
+        ({"kp": np.full(12, -500.0)},
+         "kp -500.000 of FL_hip_joint is not allowed, expected at least 0"),
+        ({"kd": np.eye(12)[5] * -0.1}, "kd -0.100 of FR_calf_joint is not allowed"),
+        ({"kp": np.full(12, np.inf)}, "kp inf of FL_hip_joint is not finite"),
+    ],
+)  # fmt: skip
+def test_what_is_outside_the_limits_is_not_sent(changes, words):
+    robot = UnitreeRobot(GO2, GO2_WIRE, "lo")
+    sent = []
+    robot._commands = types.SimpleNamespace(write=sent.append)  # type: ignore[assignment]
+    robot._sending, robot._fresh = True, time.monotonic()
+    zero = np.zeros(12)
+    good = RobotCommand(0.0, 0, GO2.limits.lower, zero, GO2.kp, GO2.kd, GO2.limits.torque)
+    robot.write(good)
+    assert len(sent) == 1, "the limits themselves are allowed"
+    with pytest.raises(RobotError, match=re.escape(f"go2: command: {words}")):
+        robot.write(dataclasses.replace(good, **changes))
+    assert len(sent) == 1
+    assert robot._bytes == sent[0], "the sending thread goes on with the last good one"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("min_battery", None, "None, expected a number from 0 to 100"),
+        ("min_battery", "low", "'low', expected a number from 0 to 100"),
+        ("min_battery", float("nan"), "nan, expected a number from 0 to 100"),
+        ("min_battery", 101, "101, expected a number from 0 to 100"),
+        ("max_temperature", None, "None, expected a number from 0 to 200"),
+        ("max_temperature", float("inf"), "inf, expected a number from 0 to 200"),
+        ("max_temperature", True, "True, expected a number from 0 to 200"),
+        ("hear_seconds", float("nan"), "nan, expected a number from 0.1 to 600"),
+        ("domain", None, "None, expected a whole number from 0 to 232"),
+        ("domain", 0.5, "0.5, expected a whole number from 0 to 232"),
+        ("domain", 233, "233, expected a whole number from 0 to 232"),
+    ],
+)
+def test_an_option_that_is_no_number_is_one_line(option, value, words):
+    with pytest.raises(ValueError, match=f"^{option}: {words}$"):
+        make_robot("go2", interface="lo", **{option: value})
+    make_robot("go2", interface="lo", min_battery=0, max_temperature=200)
+
+
+def stand_up(go2) -> None:
+    """By its motion service."""
     go2.configure()
     assert go2._sport_service.call(rpc.STAND_UP, {}, 10.0)[0] == 0
     deadline = time.monotonic() + 15

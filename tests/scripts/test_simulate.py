@@ -220,12 +220,13 @@ def test_our_driver_moves_the_other_unitree_robots(simulate, domain, spec):
         robot.configure()
         robot.activate()
         start = robot.read()
+        begin = np.clip(start.position, spec.limits.lower, spec.limits.upper)
         end = time.monotonic() + 20.0
         for tick in RateLoop(200):
             state = robot.read()
             if np.abs(state.position - spec.stand).max() < 0.1 or time.monotonic() > end:
                 break
-            target = start.position + min(tick / 300, 1.0) * (spec.stand - start.position)
+            target = begin + min(tick / 300, 1.0) * (spec.stand - begin)
             robot.write(RobotCommand(time.monotonic(), tick, target, zero, kp, spec.kd, zero))
         assert np.abs(state.position - spec.stand).max() < 0.1
         assert state.battery == 95
