@@ -36,7 +36,9 @@ STALE = 0.1  # s without a new command until the motors are damped
 DAMP_SECONDS = 1.0  # damped before the motors are switched off
 HEAR_SECONDS = 5.0  # to find the robot
 RELEASE_SECONDS = 15.0  # for the built-in motion service to let go
+STILL_SECONDS = 7.0  # of them, to come to rest lying down
 CALL_SECONDS = 3.0  # for an answer of a service
+NEAR_REST = 0.8  # rad from the rest pose a joint of a lying robot may be: its hips lie as they fall
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,7 @@ class UnitreeRobot(Robot):
         on, and says so once while it runs
     hear_seconds: how long `configure` waits for the robot
     damaged: states dropped for their checksum
+    Raises ValueError for a number out of its range; 0 % and 200 degrees switch those checks off.
     """
 
     loop_rate = 500.0
@@ -120,8 +123,15 @@ class UnitreeRobot(Robot):
         max_temperature: float = 80.0,
         hear_seconds: float = HEAR_SECONDS,
     ) -> None:
-        if not 0 <= domain <= 232:
-            raise ValueError(f"domain: {domain}, expected 0 to 232")
+        if isinstance(domain, bool) or not isinstance(domain, int) or not 0 <= domain <= 232:
+            raise ValueError(f"domain: {domain!r}, expected a whole number from 0 to 232")
+        for key, value, low, high in (
+            ("min_battery", min_battery, 0, 100), ("max_temperature", max_temperature, 0, 200),
+            ("hear_seconds", hear_seconds, 0.1, 600),
+        ):  # fmt: skip
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not low <= value <= high:  # NaN too
+                raise ValueError(f"{key}: {value!r}, expected a number from {low} to {high}")
         self.spec, self.wire = spec, wire
         self.interface, self.domain = interface, domain
         self.min_battery, self.max_temperature = min_battery, max_temperature
@@ -269,7 +279,10 @@ class UnitreeRobot(Robot):
         return None
 
     def _release(self) -> None:
-        """Have the built-in motion service lie the robot down and let go of the motors."""
+        """Have the built-in motion service lie the robot down and let go of the motors.
+
+        Raises RobotError, with the service as it was, where the robot does not lie still.
+        """
         assert self._switcher is not None
         assert self._sport_service is not None
         until = time.monotonic() + RELEASE_SECONDS
@@ -288,10 +301,7 @@ class UnitreeRobot(Robot):
                 if not name:
                     return
                 if self.wire.lies_down and not lain:
-                    answer, _ = self._sport_service.call(rpc.STAND_DOWN, {}, CALL_SECONDS)
-                    if answer != 0:
-                        log.warning("%s did not lie down (code %d)", self.spec.name, answer)
-                    self._wait_until_still(until)
+                    self._lie_down()
                     lain = True
                 code, _ = self._switcher.call(rpc.RELEASE_MODE, {}, CALL_SECONDS)
             time.sleep(0.2)
@@ -302,14 +312,36 @@ class UnitreeRobot(Robot):
             "stop it by hand, then try again"
         )
 
-    def _wait_until_still(self, until: float) -> None:
-        still_since = time.monotonic() + 0.3
-        while time.monotonic() < until - RELEASE_SECONDS / 2:
-            if np.abs(self.read().velocity).max() > 0.1:
+    def _lie_down(self) -> None:
+        """Released standing it would collapse. Raises RobotError where it does not lie still."""
+        assert self._sport_service is not None
+        code, _ = self._sport_service.call(rpc.STAND_DOWN, {}, CALL_SECONDS)
+        still, off = self._wait_until_still(), np.abs(self.read().position - self.spec.rest)
+        far = int(np.argmax(off))
+        if not still:
+            why = f"it does not come to rest within {STILL_SECONDS:.0f} s"
+        elif code != 0 and off[far] > NEAR_REST:
+            why = f"{self.spec.joints[far]} is {off[far]:.2f} rad from its rest"
+        else:
+            return
+        raise RobotError(
+            f"{self.spec.name} did not lie down (code {code}): {why}; lay it down by hand (with "
+            "the app or the remote), then try again"
+        )
+
+    def _wait_until_still(self) -> bool:
+        """Whether it comes to rest, by states that go on coming."""
+        until = time.monotonic() + STILL_SECONDS
+        still_since, sequence = time.monotonic() + 0.3, None
+        while time.monotonic() < until:
+            state = self.read()
+            if state.sequence == sequence or np.abs(state.velocity).max() > 0.1:
                 still_since = time.monotonic()
+            sequence = state.sequence
             if time.monotonic() - still_since > 0.5:
-                return
+                return True
             time.sleep(0.02)
+        return False
 
     def read(self) -> RobotState:
         if self._states is None:

@@ -40,18 +40,20 @@ MODE_MACHINE = 5  # of a G1 with 29 joints
 AMBIENT = 35  # degrees Celsius of a motor at rest
 RAMP = 1.5  # s to stand up or lie down
 BUSY, RELEASE_FAILED = 7002, 7008
+WRONG = ("stuck", "refuses", "treads")
 
 
 class MotionService:
     """The built-in service: holds a pose, or damps, while it is active.
 
-    releases: False: refuses to let go (tests)
+    wrong: what it does wrong (tests), one of `WRONG`: it does not let go of the motors; refuses to
+        lie down; says that it lies down and treads instead
     """
 
-    def __init__(self, spec: RobotSpec, releases: bool = True) -> None:
-        self.spec, self.releases = spec, releases
+    def __init__(self, spec: RobotSpec, wrong: str = "") -> None:
+        self.spec, self.wrong = spec, wrong
         self.name = "normal"
-        self.damps = False
+        self.damps = self.treads = False
         self._from = self._to = spec.rest
         self._began = -np.inf
 
@@ -60,7 +62,7 @@ class MotionService:
         if api == rpc.CHECK_MODE:
             return 0, json.dumps({"form": "0", "name": self.name})
         if api == rpc.RELEASE_MODE:
-            if not self.releases:
+            if self.wrong == "stuck":
                 return RELEASE_FAILED, ""
             self.name = ""
             return 0, ""
@@ -73,6 +75,11 @@ class MotionService:
         """Requests to `sport`; now: simulated time, s."""
         if not self.name:
             return BUSY, ""
+        if api == rpc.STAND_DOWN and self.wrong == "refuses":
+            return rpc.NOT_IMPLEMENTED, ""
+        if api == rpc.STAND_DOWN and self.wrong == "treads":
+            self.treads = True
+            return 0, ""
         if api in (rpc.STAND_UP, rpc.STAND_DOWN):
             self._from, self._began, self.damps = position.copy(), now, False
             self._to = self.spec.stand if api == rpc.STAND_UP else self.spec.rest
@@ -90,6 +97,8 @@ class MotionService:
         smooth = share * share * (3.0 - 2.0 * share)
         zero = np.zeros(len(self.spec.joints))
         target = self._from + smooth * (self._to - self._from)
+        if self.treads:
+            target = target + 0.1 * np.sin(2 * np.pi * now)
         return RobotCommand(now, 0, target, zero, 2.0 * self.spec.kp, 2.0 * self.spec.kd, zero)
 
 
@@ -98,7 +107,7 @@ class SimulatedUnitree(Simulated):
 
     battery: %; temperature: of the motors above that of the air, degrees Celsius
     corrupt, lose: share of states and of commands with a wrong checksum, or that vanish
-    record: file for what its motors did
+    wrong: see `MotionService`; record: file for what its motors did
     damaged, ignored: commands dropped for their checksum; because the service was active
     """
 
@@ -111,7 +120,7 @@ class SimulatedUnitree(Simulated):
         temperature: int = AMBIENT,
         corrupt: float = 0.0,
         lose: float = 0.0,
-        releases: bool = True,
+        wrong: str = "",
         record: str | None = None,
     ) -> None:
         from unitree_sdk2py.idl.unitree_go.msg.dds_ import SportModeState_
@@ -124,7 +133,7 @@ class SimulatedUnitree(Simulated):
             from unitree_sdk2py.idl.unitree_hg.msg.dds_ import BmsState_, LowCmd_, LowState_
         self.simulation = Simulation(spec, TIMESTEP)
         self.simulation.on = True
-        self.service = MotionService(spec, releases)
+        self.service = MotionService(spec, wrong)
         self._battery, self._temperature = battery, temperature
         self._corrupt, self._lose = corrupt, lose
         self._rng = np.random.default_rng(0)
@@ -313,13 +322,13 @@ def main() -> None:
     parser.add_argument("--battery", type=int, default=95, help="%%")
     parser.add_argument("--temperature", type=int, default=AMBIENT, help="degrees Celsius")
     parser.add_argument("--corrupt", type=float, default=0.0, help="share of damaged states")
-    parser.add_argument("--stuck", action="store_true", help="the service can't be released")
+    parser.add_argument("--wrong", choices=WRONG, default="", help="what the service does wrong")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     robot = SimulatedUnitree(
         ROBOTS[options.robot], options.interface, options.domain, options.battery,
-        options.temperature, options.corrupt, releases=not options.stuck,
+        options.temperature, options.corrupt, wrong=options.wrong,
     )  # fmt: skip
 
     def wait() -> None:

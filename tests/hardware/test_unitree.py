@@ -359,8 +359,8 @@ def test_it_is_not_switched_on_unfit(simulated, go2, options, words):
 
 
 def test_a_service_that_holds_on_is_one_error(simulated, go2, monkeypatch):
-    monkeypatch.setattr("motoric.hardware.unitree.RELEASE_SECONDS", 2.0)
-    simulated("--stuck")
+    monkeypatch.setattr("motoric.hardware.unitree.RELEASE_SECONDS", 4.0)
+    simulated("--wrong", "stuck")
     go2.configure()
     with pytest.raises(RobotError, match=r"service 'normal' can't be released .code 7008"):
         go2.activate()
@@ -523,6 +523,40 @@ def stand_up(go2) -> None:
     while go2.read().base_height < 0.22 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert go2.read().base_height > 0.22
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("refuses", r"did not lie down \(code 3203\): \w+_calf_joint is 1\.\d+ rad from its rest; "
+         "lay it down by hand"),
+        ("treads", r"did not lie down \(code 0\): it does not come to rest within 2 s; lay it"),
+    ],
+)  # fmt: skip
+def test_a_robot_that_does_not_lie_down_is_not_released(simulated, go2, monkeypatch, wrong, words):
+    monkeypatch.setattr("motoric.hardware.unitree.STILL_SECONDS", 2.0)
+    simulated("--wrong", wrong)
+    stand_up(go2)
+    time.sleep(1.0)  # it has risen
+    with pytest.raises(RobotError, match=words):
+        go2.activate()
+    code, data = go2._switcher.call(rpc.CHECK_MODE, {}, 10.0)
+    assert (code, json.loads(data)["name"]) == (0, "normal"), "the service holds it"
+    assert go2.read().base_height > 0.2
+    assert not go2._sending
+
+
+def test_a_service_that_refuses_to_lie_down_a_robot_that_lies_is_released(simulated, go2):
+    simulated("--wrong", "refuses")
+    go2.configure()
+    go2.activate()
+    assert go2._sending
+    go2.deactivate()
+
+
+def test_a_standing_robot_is_lain_down_before_it_is_released(simulated, go2):
+    simulated()
+    stand_up(go2)
     go2.activate()
     assert go2.read().base_height < 0.15
     go2.deactivate()
