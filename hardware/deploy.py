@@ -31,14 +31,21 @@ from motoric.control.supervisor import Mode, SafeCommand, Supervisor, Thresholds
 from motoric.hardware.bundle import Bundle, BundleSpec, check_robot
 from motoric.hardware.log import LogWriter
 from motoric.hardware.observation import Measured, observe, projected_gravity
-from motoric.hardware.robot import Array, Robot, RobotCommand, RobotError, RobotSpec, RobotState
+from motoric.hardware.robot import (
+    STOPS,
+    Array,
+    Robot,
+    RobotCommand,
+    RobotError,
+    RobotSpec,
+    RobotState,
+)
 from numpy.typing import NDArray
 
 # Lying down in mid-stride tips a robot over: the policy is brought to a halt first.
 SLOW, STAND = 0.5, 0.5  # s in which its command goes to zero, and for which it then stands
 POLICY_SHARE = 0.5  # of its period; an action that took longer is for a state that has passed
 AXES = ("forward", "left", "turn")
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")  # a stopped process can't damp
 
 
 @dataclass(frozen=True)

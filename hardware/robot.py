@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 SLACK = 1e-6  # of a command's numbers over their limits: rounding on the way
+# Signals that must end a program with the motors damped or off: a stopped process can do neither.
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")
 
 
 class RobotError(RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -10,27 +11,38 @@ from typing import Any
 from motoric.configs import schema
 from motoric.control.realtime import NotPermitted, scheduling
 from motoric.hardware.drivers import make_robot
-from motoric.hardware.robot import RobotError
+from motoric.hardware.robot import STOPS, RobotError
 from motoric.hardware.robot_server import RobotServer
 from motoric.scripts.config import UserError
 
 
 def serve(settings: schema.Serve, say: Callable[[str], None] = print) -> int:
-    """Serve until Ctrl-C or SIGTERM; returns the exit code, 1 when the robot was lost."""
+    """Serve until a signal of `STOPS`; returns the exit code, 1 when the robot was lost.
+
+    A terminal that is closed ends it too, unless it was started with nohup.
+    """
+
+    def speak(line: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            say(line)
+
     try:
         robot = make_robot(settings.robot.driver, **settings.robot.options)
     except (ValueError, TypeError) as error:
         raise UserError(f"robot: {error}") from None
     try:
-        server = RobotServer(robot, settings.host, settings.port, settings.key_file, say)
+        server = RobotServer(robot, settings.host, settings.port, settings.key_file, speak)
     except (ValueError, RobotError) as error:
         raise UserError(str(error)) from None
+    stops = [getattr(signal, name) for name in STOPS]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        stops.remove(signal.SIGHUP)
     ended: list[str] = []
 
     def end(number: int, frame: Any) -> None:
         ended.append(signal.Signals(number).name)
 
-    previous = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: signal.signal(n, end) for n in stops}
     try:
         with scheduling(settings.realtime) as granted:
             robot.realtime = granted
