@@ -8,7 +8,8 @@ old, and within the robot's limits. The motors' state, as the client is told it:
                        for anew
     any -> off         asked for; the client said goodbye or was silent for 500 ms; the server ends
 
-With its motors off it waits 2 s for a silent client before the next one may come.
+With its motors off it waits 2 s for a silent client before the next one may come. Where the robot
+refuses to be switched on, the client is told why and its session ends: the next one may try again.
 """
 
 from __future__ import annotations
@@ -376,7 +377,13 @@ class RobotServer:
                 self._damp(str(error))
 
     def _on(self) -> None:
-        self.robot.activate()
+        try:
+            self.robot.activate()
+        except RobotError as error:  # a low battery, a hot motor: the next client may try again
+            self._newest, self.motors, self.reason = None, Motors.OFF, ""
+            self.robot.deactivate()
+            self._end(f"not switched on: {error}")
+            return
         self.motors, self.reason = Motors.ON, ""
         self._commanded_at = self._newest = None
         self._fresh = self._clock()  # switching on may take its time

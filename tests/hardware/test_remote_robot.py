@@ -432,6 +432,46 @@ def test_a_repeated_activation_does_not_leave_the_damped_state(bench):
     assert bench.server.motors is Motors.DAMPED
 
 
+def test_an_activation_the_robot_refuses_is_told_and_the_server_goes_on(bench):
+    """Off, and not damped: a robot that is not active takes no command at all."""
+    activate = bench.robot.activate
+
+    def refuse():
+        activate()
+        raise RobotError("go2: battery at 19 %, at least 20 % expected")
+
+    bench.robot.activate = refuse
+    bench.client, _ = bench.shake_hands()
+    bench.pass_time(0.005)
+    bench.sent.clear()
+    bench.receive(bench.client.seal(packets.ACTIVATE, struct.pack("<I", 1), bench.now))
+    goodbye = bench.client.unseal(bench.sent[0][0], bench.now)
+    assert goodbye.kind == channel.GOODBYE
+    assert goodbye.payload[5:] == b"not switched on: go2: battery at 19 %, at least 20 % expected"
+    assert not bench.robot.on
+    assert bench.server.motors is Motors.OFF
+    assert bench.server.session is None
+    bench.pass_time(0.1)
+    bench.robot.activate = activate
+    bench.connect().receive(bench.command())
+    assert bench.robot.commands[-1].kp.any()
+
+
+def test_a_refused_activation_anew_leaves_the_motors_off(bench):
+    bench.connect().receive(bench.command())
+    bench.pass_time(0.11)
+    assert bench.server.motors is Motors.DAMPED
+
+    def refuse():
+        raise RobotError("FL_hip_joint at 95 degrees")
+
+    bench.robot.activate = refuse
+    bench.receive(bench.client.seal(packets.ACTIVATE, struct.pack("<I", 2), bench.now))
+    bench.pass_time(0.1)  # nothing is written to a robot that is off
+    assert bench.server.motors is Motors.OFF
+    assert not bench.robot.on
+
+
 def test_a_silent_client_is_gone(bench):
     bench.connect().receive(bench.command())
     bench.pass_time(0.49)
@@ -819,6 +859,28 @@ def test_the_client_hears_why_it_was_damped(serve, connect):
     robot.activate()
     robot.write(order(position=BAD))
     assert "damped: command: position -2.850 of FL_calf_joint" in error_of(robot, write=False)
+
+
+def test_the_client_hears_why_the_robot_is_not_switched_on(serve, connect):
+    served = serve()
+    activate, refusals = served.robot.activate, ["battery at 19 %, at least 20 % expected"]
+
+    def once():
+        if refusals:
+            raise RobotError(refusals.pop())
+        activate()
+
+    served.robot.activate = once
+    robot = connect(served.server.address[1])
+    began = time.monotonic()
+    with pytest.raises(RobotError, match="not switched on: battery at 19 %, at least 20 % expec"):
+        robot.activate()
+    assert time.monotonic() - began < 3.0
+    robot.configure()
+    robot.activate()
+    robot.write(order())
+    assert until(lambda: any(c.kp.any() for c in served.robot.commands))
+    assert served.error is None
 
 
 def test_a_robot_that_is_lost_ends_the_server_and_tells_the_client(serve, connect):
