@@ -131,7 +131,6 @@ class Operator:
 
             terminal = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
-            print("space, Enter or e: e-stop; q: lie down and end", flush=True)
         try:
             yield
         finally:
@@ -142,6 +141,10 @@ class Operator:
                     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def announce(self) -> None:
+        if self.keys:
+            print("space, Enter or e: e-stop; q: lie down and end", flush=True)
 
     def _signal(self, number: int, frame: Any) -> None:
         self._stop(f"e-stop by {signal.Signals(number).name}")
@@ -564,20 +567,23 @@ def deploy(
                 })  # fmt: skip
             control = Control(robot, supervisor, walker, duration, ratio, log)
             loop = RateLoop(ratio * spec.rate)
-            with operator.listen():
-                robot.activate()
-                _run(control, loop, operator, granted)
-        timing = Timing(
-            loop.lateness, np.array(control.policy_seconds), np.array(control.tick_seconds)
-        )
-        if log is not None:
-            log.timing(
-                {"loop_rate": ratio * spec.rate, "ticks": len(loop.lateness),
-                 "missed": loop.missed(), "below_s": EDGES[:-1], "realtime": str(granted),
-                 "percentiles_ms": timing.percentiles(), "histograms": timing.histograms()}
-            )  # fmt: skip
+            with operator.listen():  # to the end: no second Ctrl-C keeps the motors on
+                try:
+                    robot.activate()
+                    _run(control, loop, operator, granted)
+                finally:
+                    robot.deactivate()
+                timing = Timing(
+                    loop.lateness, np.array(control.policy_seconds), np.array(control.tick_seconds)
+                )
+                if log is not None:
+                    log.timing(
+                        {"loop_rate": ratio * spec.rate, "ticks": len(loop.lateness),
+                         "missed": loop.missed(), "below_s": EDGES[:-1], "realtime": str(granted),
+                         "percentiles_ms": timing.percentiles(), "histograms": timing.histograms()}
+                    )  # fmt: skip
+                    log.close()
     finally:
-        robot.deactivate()
         if log is not None:
             log.close()
     shares = timing.percentiles()
@@ -625,6 +631,10 @@ def _run(control: Control, loop: RateLoop, operator: Operator, granted: Realtime
             failed.append(error)
             control.over = True
 
+    operator.poll()  # keys pressed while the robot was being switched on
+    control.operator_ends |= operator.end
+    if control.supervisor.mode is not Mode.FAULT:
+        operator.announce()
     loop.start = time.monotonic()
     worker = threading.Thread(target=work, name="control loop", daemon=True)
     guard = RateLoop(1 / loop.period, start=loop.start + 0.5 * loop.period, spin=0.0)

@@ -16,7 +16,7 @@ from motoric.hardware.deploy import check_command, deploy, ticks_per_action
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.go2 import GO2
 from motoric.hardware.log import read_log
-from motoric.hardware.robot import RobotError
+from motoric.hardware.robot import Robot, RobotError, RobotState
 from motoric.hardware.sim_robot import SimRobot
 
 from ..conftest import go2_spec, standing
@@ -279,6 +279,100 @@ def test_a_signal_is_an_emergency_stop(bundle_folder, tmp_path, robots, number):
     report, log = run(Bundle.load(bundle_folder), robot, tmp_path, robots)
     ends_safe(report, log, f"e-stop by {number.name}")
     assert signal.getsignal(number) is before
+
+
+class Slow(Robot):
+    """A robot at rest that takes its time to be switched on and off, while things happen.
+
+    on, off: called in the middle of `activate` and of `deactivate`
+    """
+
+    spec = GO2
+
+    def __init__(self, on=lambda: None, off=lambda: None):
+        self.on, self.off, self.count, self.sent, self.active = on, off, 0, [], False
+
+    def configure(self):
+        pass
+
+    close = configure
+
+    def activate(self):
+        time.sleep(0.1)
+        self.on()
+        time.sleep(0.1)
+        self.active = True
+
+    def read(self):
+        self.count += 1
+        zero, up = np.zeros(12), np.array([1.0, 0.0, 0.0, 0.0])
+        return RobotState(0.001 * self.count, self.count, GO2.rest, zero, zero, up, np.zeros(3))
+
+    def write(self, command):
+        self.sent.append(command)
+
+    def deactivate(self):
+        time.sleep(0.1)
+        self.off()
+        time.sleep(0.1)
+        self.active = False
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_ctrl_c_does_not_keep_the_motors_on(bundle_folder, tmp_path):
+    """The first one is the e-stop; the second comes while the motors are being switched off."""
+    robot = Slow(on=interrupt, off=interrupt)
+    try:
+        report = deploy(
+            Bundle.load(bundle_folder), robot, 1.0, [0.0] * 3, tmp_path / "log.mcap", keys=False
+        )
+    except KeyboardInterrupt:
+        pytest.fail("interrupted, the report is lost")
+    assert not robot.active
+    assert report.fault == "e-stop by SIGINT"
+    log = read_log(tmp_path / "log.mcap")
+    assert log.timing is not None, "the log is whole"
+    assert log.reason[-1] == "e-stop by SIGINT"
+
+
+def test_an_e_stop_while_it_is_switched_on_keeps_it_from_rising(bundle_folder):
+    robot = Slow(on=interrupt)
+    report = deploy(Bundle.load(bundle_folder), robot, 5.0, [0.0] * 3, keys=False)
+    assert report.fault == report.ended == "e-stop by SIGINT"
+    assert report.seconds == 0.0
+    assert not robot.active
+    assert len(robot.sent) > 10
+    assert all(command.damps for command in robot.sent)
+    assert robot.sent[-1].time - robot.sent[0].time < 1.0, "damped for its time, then over"
+
+
+@pytest.mark.parametrize(
+    ("key", "fault", "ended"),
+    [(b" ", "e-stop by key", "e-stop by key"), (b"q", None, "ended by key")],
+)
+def test_a_key_while_it_is_switched_on_keeps_it_from_rising(
+    bundle_folder, monkeypatch, capsys, key, fault, ended
+):
+    main, terminal = os.openpty()
+    said = []
+
+    def press():
+        os.write(main, key)
+        said.append(capsys.readouterr().out)
+
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        robot = Slow(on=press)
+        report = deploy(Bundle.load(bundle_folder), robot, 5.0, [0.0] * 3, keys=True)
+    os.close(main)
+    assert said == [""], "no key is promised before it works"
+    assert ("e-stop; q: lie down" in capsys.readouterr().out) == (fault is None)
+    assert (report.fault, report.ended) == (fault, ended)
+    assert all(command.damps for command in robot.sent)
+    assert not robot.active
 
 
 @pytest.mark.parametrize(
