@@ -17,7 +17,7 @@ ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (GO2, B2, G1)}
 # by the name that configurations use:
 # module and function (or class) that makes the robot; imported only where it is used
 DRIVERS: dict[str, tuple[str, str]] = {
-    "sim_go2": ("motoric.hardware.sim_robot", "SimRobot"),
+    "sim": ("motoric.hardware.sim_robot", "SimRobot"),
     "remote": ("motoric.hardware.remote_robot", "RemoteRobot"),
     "dynamixel": ("motoric.hardware.dynamixel", "DynamixelRobot"),
     "go2": ("motoric.hardware.unitree", "go2"),

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from motoric.hardware import packets
-from motoric.hardware.go2 import GO2
+from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.robot import (
     MotorsDamped,
     Robot,
     RobotCommand,
     RobotError,
-    RobotSpec,
     RobotState,
 )
 
@@ -31,6 +30,7 @@ CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machin
 class SimRobot(Robot):
     """A simulated robot; `configure` starts its process, `close` ends it.
 
+    robot: its name, of those in `ROBOTS` that have a model
     engine: mujoco or pybullet; faults: obey `inject` (tests); record: file for what its motors did.
     damaged counts packets with a wrong checksum.
 
@@ -42,14 +42,17 @@ class SimRobot(Robot):
 
     def __init__(
         self,
-        spec: RobotSpec = GO2,
+        robot: str = "go2",
         faults: bool = False,
         engine: str = "mujoco",
         record: str | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
-        self.spec, self._faults, self.engine, self.record = spec, faults, engine, record
+        if robot not in (known := [name for name, spec in ROBOTS.items() if spec.mjcf]):
+            raise ValueError(f"robot: {robot!r}, expected one of {', '.join(known)}")
+        self.spec, self._faults = ROBOTS[robot], faults
+        self.engine, self.record = engine, record
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._decoder = packets.Decoder()

@@ -508,8 +508,8 @@ def test_a_robot_that_does_not_start_is_one_error(monkeypatch, bundle_folder, tm
 
 
 def test_drivers():
-    assert isinstance(make_robot("sim_go2"), SimRobot)
-    with pytest.raises(ValueError, match="'spot' is unknown, expected one of sim_go2"):
+    assert isinstance(make_robot("sim"), SimRobot)
+    with pytest.raises(ValueError, match="'spot' is unknown, expected one of sim, remote"):
         make_robot("spot")
 
 

@@ -276,7 +276,7 @@ def test_unknown_engine_is_named():
 
 
 def test_a_bundle_stands_on_the_robot_in_pybullet(bundle_folder, tmp_path, quick):
-    robot = make_robot("sim_go2", engine="pybullet")
+    robot = make_robot("sim", engine="pybullet")
     try:
         bundle = Bundle.load(bundle_folder, robot.spec)
         report = deploy(bundle, robot, 1.0, [0.0, 0.0, 0.0], tmp_path / "log.mcap", keys=False)

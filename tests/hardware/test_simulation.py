@@ -1,10 +1,10 @@
-"""What a simulated robot makes of the safe state."""
+"""What a simulated robot makes of the safe state, and a simulated robot of any name."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from motoric.hardware.drivers import ROBOTS
+from motoric.hardware.drivers import ROBOTS, make_robot
 from motoric.hardware.robot import RobotCommand, RobotSpec
 from motoric.hardware.simulation import Simulation
 
@@ -37,3 +37,20 @@ def test_a_damped_robot_sinks_and_does_not_fall(spec):
     fastest, slower = damped_fall(spec)
     assert slower > 1.7
     assert fastest < 0.5
+
+
+@pytest.mark.parametrize("name", ["go2", "b2"])
+def test_a_simulated_robot_of_any_name(name):
+    robot = make_robot("sim", robot=name)
+    try:
+        robot.configure()
+        assert robot.spec is ROBOTS[name]
+        assert robot.read().base_height < 0.6 * robot.spec.base_height, "it lies"
+    finally:
+        robot.close()
+
+
+@pytest.mark.parametrize("name", ["spot", None, ["go2"]])
+def test_a_robot_that_can_not_be_simulated(name):
+    with pytest.raises(ValueError, match=r"robot: .*, expected one of go2, b2, g1$"):
+        make_robot("sim", robot=name)
