@@ -6,10 +6,15 @@ down of its motors. All time limits have a second of slack for a busy machine.
 
 from __future__ import annotations
 
+import re
+
 import fault_campaign as campaign
 import pytest
 
 SLACK = 1.0  # s
+# A machine that is too busy may end a deployment before its fault: a state, an action, a command or
+# a tick of the loop comes late. That is not judged, and repeated; any other end is a failure.
+BUSY = re.compile(r"\d s old|policy late: |no command for 0\.|control loop paused for ")
 
 # the fault that ends it, the robot, words of the reason, faults before that must not end it
 CASES = (
@@ -31,7 +36,7 @@ CASES = (
     ("name", "robot", "words", "before"), CASES, ids=[f"{c[0]}, {c[1]}" for c in CASES]
 )
 def test_a_fault_ends_safe(bundle_folder, domain, name, robot, words, before):
-    for _ in range(3):  # on a machine that is too busy another fault may come first: not judged
+    for _ in range(3):
         try:
             found = campaign.try_fault(
                 campaign.FAULTS[name], robot, bundle_folder, [0.0] * 3, walk=0.3,
@@ -39,11 +44,13 @@ def test_a_fault_ends_safe(bundle_folder, domain, name, robot, words, before):
                 options=("loop_rate=100", "realtime=off"), domain=domain,
             )  # fmt: skip
         except campaign.Failed as error:
-            words_of_failure = str(error)
-            continue
-        assert found.problem == ""
-        assert found.outcome == "safe"
-        if any(w in found.reason for w in words.split("|")):
-            return
-        words_of_failure = f"it ended otherwise: {found.reason}"
-    pytest.fail(words_of_failure)
+            ended = str(error)
+        else:
+            assert found.problem == ""
+            assert found.outcome == "safe"
+            if any(w in found.reason for w in words.split("|")):
+                return
+            ended = f"it ended otherwise: {found.reason}"
+        if not BUSY.search(ended):
+            break
+    pytest.fail(ended)
