@@ -6,7 +6,8 @@ old, and within the robot's limits. The motors' state, as the client is told it:
     off -> on          asked for by the client
     on -> damped       no command for 100 ms, a bad command, a frozen robot; stays until asked
                        for anew
-    any -> off         asked for; the client said goodbye or was silent for 500 ms; the server ends
+    any -> off         asked for; the client said goodbye or was silent for 500 ms, but not in the
+                       first second of damping, in which the robot falls; the server ends
 
 With its motors off it waits 2 s for a silent client before the next one may come. Where the robot
 refuses to be switched on, the client is told why and its session ends: the next one may try again.
@@ -43,6 +44,7 @@ from motoric.hardware.robot import (
 PENDING = 16  # handshakes begun and not ended
 PENDING_SECONDS = 2.0
 LONGEST = 500  # bytes of a reason
+FALLS = 1.0  # s after motors are damped in which no silence switches them off
 BATCH = 256  # datagrams handled before the robot has its turn
 STATUS = struct.Struct("<BI")  # motors, number of the activation they obey
 STATE = struct.Struct("<dQdB")  # time, sequence, battery, number of temperatures
@@ -139,7 +141,7 @@ class RobotServer:
         self._commanded_at: float | None = None  # None: not since the motors were switched on
         self._state: RobotState | None = None
         self._fresh = self._clock()
-        self._spoke = -math.inf
+        self._spoke = self._damped_at = -math.inf
         self._count = 0
         self._zero, self._damping = np.zeros(len(self.spec.joints)), self.spec.blind_damping
 
@@ -350,7 +352,8 @@ class RobotServer:
         if session is None:
             return
         patience = channel.GONE_IDLE if self.motors is Motors.OFF else channel.GONE
-        if now - session.channel.heard > patience:
+        falls = self.motors is Motors.DAMPED and now - self._damped_at < FALLS
+        if now - session.channel.heard > patience and not falls:
             self._off()
             self._end(f"the client is gone: silent for {now - session.channel.heard:.3f} s")
         elif new:
@@ -391,6 +394,7 @@ class RobotServer:
 
     def _damp(self, why: str) -> None:
         self.motors, self.reason, self._newest = Motors.DAMPED, f"damped: {why}", None
+        self._damped_at = self._clock()
         self._brake()
         self._say(f"motors damped: {why}")
 
