@@ -239,12 +239,15 @@ def test_the_example_arm_lies_before_torque_goes_off():
     assert lift < 0
     assert lift + elbow == wrist == 0  # forearm and hand are level
     for end in (spec.limits.lower, spec.limits.upper):
-        supervisor = Supervisor(spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, 0.02)
+        supervisor = Supervisor(
+            spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, spec.damping, 0.02
+        )
         zero, position, now = np.zeros(6), spec.stand, 0.0
         for tick in range(1000):
             now += 0.02
             state = SimpleNamespace(time=now, sequence=tick, position=position, velocity=zero,
-                                    torque=zero, orientation=np.array([1.0, 0, 0, 0]))  # fmt: skip
+                                    torque=zero, orientation=np.array([1.0, 0, 0, 0]),
+                                    angular_velocity=np.zeros(3))  # fmt: skip
             if tick == 0:
                 supervisor.start(now, state)
             if tick == 300:
