@@ -36,7 +36,6 @@ def connect(address: str | None, num_cpus: int, num_gpus: float) -> str:
     Raises UserError where there is none, or no node has what a trial needs.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     key = f"hydra.launcher.address: {address!r}"

@@ -40,6 +40,8 @@ def job(values: DictConfig) -> None:
     if cores:  # its share of the node, for what was left to choose
         settings.torch_threads = settings.torch_threads or cores
         settings.env.num_threads = settings.env.num_threads or cores
+    if hydra.launcher.get("num_gpus") == 0 and settings.device == "auto":
+        settings.device = "cpu"  # Ray hides no GPU from a trial that has reserved none
     from motoric.scripts.train import train
 
     result: dict[str, Any]

@@ -37,7 +37,8 @@ def cluster(tmp_path_factory):
     modules = tmp_path_factory.mktemp("modules")
     (modules / "deadly.py").write_text(DEADLY)
     changed = pytest.MonkeyPatch()
-    changed.setenv("PYTHONPATH", str(modules))  # of the nodes, and so of their workers
+    # of the nodes, and so of their workers
+    changed.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
     changed.setenv("RAY_USAGE_STATS_ENABLED", "0")
     small = {"num_cpus": 1, "object_store_memory": 80 << 20}
     one = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
@@ -67,6 +68,7 @@ def test_two_nodes_train_and_a_trial_that_dies_is_reported(tmp_path, cluster):
         for name in ("config.yaml", "metrics.csv", "bundle/best/policy.onnx",
                      "checkpoints/step_000000000064/manifest.json"):  # fmt: skip
             assert (run / name).is_file(), name
+        assert "device: cpu" in (run / "config.yaml").read_text(), "it has reserved no GPU"
         assert f"training {scratch}" in (folder / f"job_{i}" / "output.txt").read_text()
     nodes = re.findall(r"job_\d on \S+ \(node (\w+)\): (?:finished|failed)", done.stdout)
     assert len(nodes) == 4
