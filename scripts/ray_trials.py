@@ -47,6 +47,13 @@ def connect(address: str | None, num_cpus: int, num_gpus: float) -> str:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{key}: can't join a Ray cluster there: {reason}") from None
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_fit(nodes, num_cpus, num_gpus)
+    cpus = sum(node.get("CPU", 0) for node in nodes)
+    return f"Ray: {len(nodes)} node{'s'[: len(nodes) > 1]}, {cpus:g} CPUs, {num_cpus} per trial"
+
+
+def check_fit(nodes: list[dict[str, float]], num_cpus: int, num_gpus: float) -> None:
+    """Raise UserError unless one of the nodes, given by their resources, can hold a trial."""
     needs = {"CPU": ("num_cpus", num_cpus), "GPU": ("num_gpus", num_gpus)}
     for resource, (name, wanted) in needs.items():
         most = max(node.get(resource, 0) for node in nodes)
@@ -54,8 +61,13 @@ def connect(address: str | None, num_cpus: int, num_gpus: float) -> str:
             raise UserError(
                 f"hydra.launcher.{name}: {wanted}, but the largest node has {most:g} {resource}s"
             )
-    cpus = sum(node.get("CPU", 0) for node in nodes)
-    return f"Ray: {len(nodes)} node{'s'[: len(nodes) > 1]}, {cpus:g} CPUs, {num_cpus} per trial"
+    both = [node for node in nodes if node.get("GPU", 0) >= num_gpus]
+    most = max(node.get("CPU", 0) for node in both)
+    if num_cpus > most:
+        raise UserError(
+            f"hydra.launcher.num_cpus: {num_cpus}, but the largest node with num_gpus={num_gpus:g} "
+            f"has {most:g} CPUs"
+        )
 
 
 def run(
