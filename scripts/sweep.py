@@ -129,17 +129,17 @@ def _told(result: dict[str, Any], folder: Path, number: int) -> str:
         return f"{result['error']}; motoric train resume={folder / f'job_{number}' / 'run'}"
     if "error" in result:
         return f"failed: {result['error']}"
-    return (
-        f"{result['steps']:,} steps, {result['seconds']:.0f} s, "
-        f"best return {result['best_return']:.1f}"
+    best = result["best_return"]
+    return f"{result['steps']:,} steps, {result['seconds']:.0f} s, " + (
+        "no evaluation" if best is None else f"best return {best:.1f}"
     )
 
 
 def _over_seeds(jobs: list, results: list[dict[str, Any]]) -> list[str]:
-    """A line for every combination that was trained with several seeds."""
+    """A line for every combination that was trained, and evaluated, with several seeds."""
     groups: dict[str, list[float]] = {}
     for one, result in zip(jobs, results, strict=True):
-        if "error" not in result:
+        if result.get("best_return") is not None and "error" not in result:
             name = " ".join(o for o in one if not o.startswith("seed="))
             groups.setdefault(name, []).append(result["best_return"])
     return [
