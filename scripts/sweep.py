@@ -72,18 +72,19 @@ def run(overrides: list[str], say: Callable[[str], None]) -> int:
         jobs = [j for batch in BasicSweeper.split_arguments(parsed, None) for j in batch]
     except HydraException as error:
         raise UserError(config.explain("train", own, error)) from None
-    for one in jobs:
-        config.load("train", list(one))
+    runs = sorted({config.load("train", list(one)).runs for one in jobs})
+    if len(runs) > 1:
+        raise UserError(f"runs: {', '.join(runs)}, expected one folder for all jobs of a sweep")
     launcher = _launcher([o for o in overrides if o not in own])
     if launcher.get("_target_", "").startswith("hydra_plugins.motoric_ray."):
         from motoric.scripts import ray_trials
 
         say(ray_trials.connect(launcher.address, launcher.num_cpus, launcher.num_gpus))
-    folder = Path("runs") / "sweeps" / time.strftime("%Y%m%d-%H%M%S")
+    folder = _new_folder(Path(runs[0]) / "sweeps")
     say(f"sweep of {len(jobs)} trainings in {folder}")
     sys.argv = [
         "motoric train", "--multirun", *overrides,
-        f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=.", "hydra.output_subdir=null",
+        f"hydra.sweep.dir={_quoted(folder)}", "hydra.sweep.subdir=.", "hydra.output_subdir=null",
         "hydra/job_logging=disabled", "hydra/hydra_logging=disabled",
     ]  # fmt: skip
     interrupted = False
@@ -121,6 +122,26 @@ def _launcher(overrides: list[str]) -> DictConfig:
         if launcher.get(key, least) < least:
             raise UserError(f"hydra.launcher.{key}: {launcher[key]}, expected at least {least}")
     return launcher
+
+
+def _new_folder(sweeps: Path) -> Path:
+    """Make a new sweep's folder; raises UserError where that can't be."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    folder, number = sweeps / name, 2
+    try:
+        sweeps.mkdir(parents=True, exist_ok=True)
+        while True:
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            folder, number = sweeps / f"{name}-{number}", number + 1
+    except OSError as error:
+        raise UserError(f"runs: {folder} can't be made: {error.strerror}") from None
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar."""
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def _told(result: dict[str, Any], folder: Path, number: int) -> str:
