@@ -57,8 +57,8 @@ def _rng_arrays(model: BaseAlgorithm) -> tuple[dict[str, NDArray], dict[str, Any
         "rng/numpy": np.asarray(keys),
         "rng/torch": torch.get_rng_state().numpy(),
     }
-    if torch.cuda.is_available():
-        arrays["rng/cuda"] = torch.cuda.get_rng_state().numpy()
+    if model.device.type == "cuda":
+        arrays["rng/cuda"] = torch.cuda.get_rng_state(model.device).numpy()
     values = {
         "python": [version, gauss],
         "numpy": [name, position, has_gauss, cached],
@@ -73,8 +73,8 @@ def _restore_rng(model: BaseAlgorithm, arrays: dict[str, NDArray], values: dict[
     name, position, has_gauss, cached = values["numpy"]
     np.random.set_state((name, arrays["rng/numpy"], position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(torch.from_numpy(arrays["rng/torch"]))
-    if "rng/cuda" in arrays and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.from_numpy(arrays["rng/cuda"]))
+    if "rng/cuda" in arrays and model.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(arrays["rng/cuda"]), model.device)
     model.action_space.np_random.bit_generator.state = values["action_space"]
 
 
