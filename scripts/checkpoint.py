@@ -295,7 +295,9 @@ def load(path: Path, model: BaseAlgorithm) -> dict[str, Any]:
     episodes; with our batched ones training continues bit for bit.
     """
     values = json.loads((path / "state.json").read_text())
-    tensors = torch.load(path / "tensors.pt", map_location=model.device, weights_only=True)
+    # Networks and optimizers move to their device what belongs there. Adam's count of steps does
+    # not: read from a GPU at every step, it would hold the step up.
+    tensors = torch.load(path / "tensors.pt", map_location="cpu", weights_only=True)
     with np.load(path / "arrays.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     torch.set_num_threads(values["threads"])  # sums depend on how they are split
