@@ -327,7 +327,9 @@ def load(path: Path, model: BaseAlgorithm) -> dict[str, Any]:
         assert env is not None
         if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
             # The interrupted episodes end here; n-step returns must not run into the next ones.
-            model.replay_buffer.timeouts[model.replay_buffer.pos - 1] = 1.0
+            # Those that terminated did so: no timeout, which would be bootstrapped.
+            buffer, last = model.replay_buffer, model.replay_buffer.pos - 1
+            buffer.timeouts[last] = 1.0 - buffer.dones[last] * (1.0 - buffer.timeouts[last])
         env.seed(values["counters"]["num_timesteps"] + 2**31)  # episodes it hasn't seen
         model._last_obs = env.reset()  # type: ignore[assignment]
         model._last_episode_starts = np.ones(env.num_envs, dtype=bool)
