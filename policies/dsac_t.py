@@ -768,6 +768,9 @@ class DSACT(OffPolicyAlgorithm):
         self.gradients = self._gradients
         if self.compile:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            # torch keeps eight compiled forms of a function, and this has two per model. What is
+            # compiled of other models is compiled once more when they go on.
+            th.compiler.reset()
             self.gradients = th.compile(self._gradients, fullgraph=True, dynamic=False, mode=mode)
         self.online_parameters: list[th.Tensor] = [
             *self.actor.parameters(),
