@@ -15,6 +15,7 @@ Symbols: C critics, B batch, A action dimensions; z a standard normal draw; m_i 
 of sigma_i; alpha the temperature; "bar" and ``_next`` mark values of target networks.
 """
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -767,10 +768,10 @@ class DSACT(OffPolicyAlgorithm):
         )
         self.gradients = self._gradients
         if self.compile:
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             # torch keeps eight compiled forms of a function, and this has two per model. What is
             # compiled of other models is compiled once more when they go on.
             th.compiler.reset()
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             self.gradients = th.compile(self._gradients, fullgraph=True, dynamic=False, mode=mode)
         self.online_parameters: list[th.Tensor] = [
             *self.actor.parameters(),
@@ -813,19 +814,29 @@ class DSACT(OffPolicyAlgorithm):
                 "compile: only plain networks can be compiled (flat observations, linear layers "
                 f"with {', '.join(f.__name__ for f in mlp.ACTIVATIONS)}); try compile=False"
             )
-        if self.device.type == "cpu":
-            compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-            if shutil.which(compiler) is None:
+        if self.device.type == "cuda":  # Triton, which itself needs a C compiler
+            if importlib.util.find_spec("triton") is None:
                 raise ValueError(
-                    f"compile: no C++ compiler {compiler!r} is found (environment variable CXX); "
-                    "install one or try compile=False"
+                    "compile: Triton, which compiles for a GPU, is not installed; install triton "
+                    "or try compile=False"
                 )
-            header = Path(sysconfig.get_path("include")) / "Python.h"
-            if not header.exists():
-                raise ValueError(
-                    f"compile: {header} is missing; install Python's headers (python3-dev) or try "
-                    "compile=False"
-                )
+            language, variable, compilers = "C", "CC", ["gcc", "clang"]
+        else:
+            language, variable = "C++", "CXX"
+            compilers = ["clang++" if sys.platform == "darwin" else "g++"]
+        if variable in os.environ:
+            compilers = [os.environ[variable]]
+        if not any(shutil.which(compiler) for compiler in compilers):
+            raise ValueError(
+                f"compile: no {language} compiler {' or '.join(map(repr, compilers))} is found "
+                f"(environment variable {variable}); install one or try compile=False"
+            )
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        if not header.exists():
+            raise ValueError(
+                f"compile: {header} is missing; install Python's headers (python3-dev) or try "
+                "compile=False"
+            )
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1

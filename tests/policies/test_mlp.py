@@ -205,11 +205,38 @@ def test_what_cant_be_compiled_is_one_line(monkeypatch):
         return str(caught.value)
 
     assert "only plain networks" in error(activation_fn=nn.Softplus)
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "'no-such-compiler'" in error()
     monkeypatch.setenv("CXX", "ls")
     monkeypatch.setattr("sysconfig.get_path", lambda _: "/no/such/folder")
     assert "Python.h" in error()
+
+    # On a GPU, which needn't be there to be asked about
+    model = DSACT("MlpPolicy", Noise(), device="cpu")
+    model.device = th.device("cuda")
+
+    def cuda_error():
+        with pytest.raises(ValueError, match=r"^compile: .*compile=False$") as caught:
+            model._check_compile()
+        return str(caught.value)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert "install triton" in cuda_error()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    assert "Python.h" in cuda_error()
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert "no C compiler 'gcc' or 'clang' is found" in cuda_error()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no C compiler 'no-such-compiler'" in cuda_error()
+
+
+def test_models_compile_one_after_the_other(monkeypatch):
+    """As many as a sweep has in one process: torch alone gives up at the fifth."""
+    compile = th.compile
+    monkeypatch.setattr(th, "compile", lambda f, mode, **k: compile(f, backend="eager", **k))
+    for n in range(5):
+        filled(net={"net_arch": [8 + n]}, compile=True).train(2, 16)
 
 
 @pytest.mark.slow
@@ -220,8 +247,6 @@ def test_compiled_gradients_are_the_eager_ones(tmp_path):
     model.train(2, 32)
     model.save(tmp_path / "model")
     eager = DSACT.load(tmp_path / "model", device="cpu", compile=False)
-    again = DSACT.load(tmp_path / "model", device="cpu")
-    assert again.compile
     assert eager.gradients == eager._gradients
     data = model.replay_buffer.sample(32)  # type: ignore[union-attr]
     noise = [th.randn(32, 3), th.randn(32, 1), th.randn(32, 3)]
@@ -245,3 +270,4 @@ def test_compiled_gradients_are_the_eager_ones(tmp_path):
         each.train(2, 32)
     for name, tensor in state(model).items():
         th.testing.assert_close(tensor, state(eager)[name], rtol=1e-3, atol=1e-5)
+    assert DSACT.load(tmp_path / "model", device="cpu").compile
