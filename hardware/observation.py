@@ -56,14 +56,15 @@ def _columns(rows: Array) -> Any:
     return rows[0].tolist() if len(rows) == 1 else rows.T
 
 
+def _rows(columns: list[Any]) -> Array:
+    """[N, k] from what was computed of columns."""
+    return np.array(columns).T.reshape(-1, len(columns))
+
+
 def projected_gravity(orientation: Array) -> Array:
     """Unit vector of gravity in the base frame, [N, 3]; (0, 0, -1) when upright."""
     w, x, y, z = _columns(orientation)
-    gravity = np.empty((len(orientation), 3))
-    gravity[:, 0] = 2 * (w * y - x * z)
-    gravity[:, 1] = -2 * (w * x + y * z)
-    gravity[:, 2] = 2 * (x * x + y * y) - 1
-    return gravity
+    return _rows([2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1])
 
 
 def is_moving(command: Array) -> NDArray[np.bool_]:
@@ -80,10 +81,7 @@ def gait_clock(measured: Measured) -> Array:
     """Sine and cosine of the gait phase, zero when standing is commanded, [N, 2]."""
     (phase,) = _columns(measured.phase[:, None])
     angle, moving = 2 * np.pi * phase, _is_moving(measured.command)
-    clock = np.empty((len(measured.phase), 2))
-    clock[:, 0] = np.sin(angle) * moving
-    clock[:, 1] = np.cos(angle) * moving
-    return clock
+    return _rows([np.sin(angle) * moving, np.cos(angle) * moving])
 
 
 TERMS: dict[str, Callable[[Measured], Array]] = {

@@ -95,11 +95,11 @@ def decode_state(packet: Packet, joints: int) -> RobotState:
     values = np.frombuffer(packet.payload, "<f8")
     if len(values) != 3 * joints + 11:
         raise ValueError(f"state of {len(values)} numbers, expected {3 * joints + 11}")
-    ends = np.cumsum([joints, joints, joints, 4, 3, 3])
-    position, velocity, torque, orientation, angular, base, height = np.split(values, ends)
+    n = 3 * joints
     return RobotState(
-        packet.time, packet.sequence, position, velocity, torque, orientation, angular, base,
-        float(height[0]),
+        packet.time, packet.sequence, values[:joints], values[joints : 2 * joints],
+        values[2 * joints : n], values[n : n + 4], values[n + 4 : n + 7], values[n + 7 : n + 10],
+        float(values[-1]),
     )  # fmt: skip
 
 
