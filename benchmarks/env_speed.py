@@ -26,16 +26,14 @@ import csv
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import running
+from contenders import make_venv, running
 from page import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,10 +294,7 @@ FIELDS = (
 
 def measure(what: str, rounds: int, plan: list[tuple]) -> None:
     """Fill `what`.csv, a row per round and contender; goes on with one that was interrupted."""
-    if not (BENCH / "bin" / "python").exists():
-        venv.create(BENCH, with_pip=True)
-        pip = [BENCH / "bin" / "python", "-m", "pip", "install", "-q", "-r"]
-        subprocess.run([*pip, ROOT / "benchmarks" / "requirements.txt"], check=True)
+    make_venv(BENCH, "requirements.txt")
     path = RESULTS / f"{what}.csv"
     done = set(read(what)) if path.exists() else set()
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -20,23 +20,20 @@ import csv
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import sysconfig
 import time
-import venv
 from collections.abc import Callable
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from contenders import running
+from contenders import make_venv, running
 from page import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "benchmarks" / "update_speed"
 JAX = ROOT / ".venv-jax"
-PURELIB = sysconfig.get_path("purelib")
 N_OBS, N_ACTION, BATCH = 17, 6, 256  # HalfCheetah-v5
 
 NETWORKS = {"3x256 GELU": ([256, 256, 256], "gelu"), "2x256 ReLU": ([256, 256], "relu")}
@@ -149,16 +146,8 @@ def commands(network: str, threads: int) -> dict[str, list]:
 
 
 def make_jax() -> None:
-    """Make `.venv-jax` unless it is whole: what it lacks of requirements.txt is installed."""
-    done = JAX / "made"
-    if not done.exists():
-        venv.create(JAX, with_pip=True, clear=True)
-        (site,) = JAX.glob("lib/python*/site-packages")
-        (site / "base.pth").write_text(f"import site; site.addsitedir({PURELIB!r})\n")
-        pip = [JAX / "bin" / "python", "-m", "pip", "install", "-q", "-r"]
-        if subprocess.run([*pip, ROOT / "benchmarks" / "requirements_jax.txt"]).returncode:
-            raise SystemExit("benchmarks/requirements_jax.txt can't be installed: see above")
-        done.touch()
+    """Make `.venv-jax`: JAX on top of the packages of this environment."""
+    make_venv(JAX, "requirements_jax.txt", over=sysconfig.get_path("purelib"))
 
 
 def updates(rounds: int, threads: list[int]) -> None:
