@@ -6,15 +6,16 @@
 
 The contenders, each a process of its own, bound to the cores of the row, with random actions:
 
-limit      raw mj_step of one simulation per core, begun again as the task does; no observation, no
-           reward: what the machine's cores can do with this model
+limit      raw mj_step of one simulation per core, with the actions that ours has, begun again as
+           the task does; no observation, no reward: what the machine's cores can do with this model
 ours       `motoric/...` through gymnasium.vector
 rollout    mujoco.rollout, one call per step, with observation and reward in numpy (Ant: without
            the contact forces, which it doesn't give; Go2: physics alone)
 async      gymnasium's AsyncVectorEnv with 16 processes
 envpool    EnvPool, synchronous; from `.venv-bench` (benchmarks/requirements.txt, made on first use)
 
-They take turns in rounds of half a second, so that a busy moment of the machine meets all of them.
+They take turns in rounds of half a second, so that a busy moment of the machine meets all of them,
+each round begun by another.
 Beside the rate by the clock there is the one per second of CPU, which other programs on the machine
 hardly touch. An interrupted measurement goes on where it was.
 """
@@ -57,16 +58,17 @@ Measure = Callable[[float], tuple[float, float]]
 
 
 def model_of(task: str):
-    """Model, substeps, and the joint targets that an action of zero means."""
+    """Model, substeps, the controls that an action of zero means, and those per unit of action."""
     if task.startswith("Go2"):
+        from motoric.envs.go2_velocity import Go2Velocity
         from motoric.hardware.go2 import GO2
         from motoric.hardware.models import load_model
 
-        return load_model(GO2), 4, GO2.stand
+        return load_model(GO2), 4, GO2.stand, Go2Velocity().action_scale
     from motoric.envs.registry import make_task
 
     model = make_task(task, {}).model()
-    return model, 5, np.zeros(model.nu)
+    return model, 5, np.zeros(model.nu), np.ones(model.nu)
 
 
 def start(task: str, model, data, rng) -> None:
@@ -90,17 +92,17 @@ def fallen(task: str, qpos) -> bool:
 
 
 def raw(task: str, seconds: float, seed: int) -> float:
-    """Steps/s of one simulation."""
+    """Steps/s of one simulation, which has the actions of environment `seed`."""
     import mujoco
 
-    model, substeps, zero = model_of(task)
+    model, substeps, zero, scale = model_of(task)
     data, rng = mujoco.MjData(model), np.random.default_rng(seed)
-    actions = zero + TASKS[task] * rng.uniform(-1, 1, (4096, model.nu))
+    controls = zero + scale * random_actions(task, MANY, model.nu)[:, seed]
     start(task, model, data, rng)
     steps, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
-        for action in actions[steps % 4096 : steps % 4096 + 32]:
-            data.ctrl[:] = action
+        for control in controls:
+            data.ctrl[:] = control
             mujoco.mj_step(model, data, substeps)
             if fallen(task, data.qpos):
                 start(task, model, data, rng)
@@ -196,7 +198,7 @@ def make_rollout(task: str, num_envs: int, threads: int) -> Measure:
     import mujoco
     from mujoco.rollout import Rollout
 
-    model, substeps, zero = model_of(task)
+    model, substeps, zero, scale = model_of(task)
     data = [mujoco.MjData(model) for _ in range(threads)]
     rng, full = np.random.default_rng(0), mujoco.mjtState.mjSTATE_FULLPHYSICS
     state = np.zeros((num_envs, mujoco.mj_stateSize(model, full)))
@@ -212,7 +214,7 @@ def make_rollout(task: str, num_envs: int, threads: int) -> Measure:
     out = np.zeros((num_envs, substeps, state.shape[1]))
 
     def step(action: np.ndarray) -> tuple:
-        control = np.repeat((zero + action)[:, None], substeps, 1)
+        control = np.repeat((zero + scale * action)[:, None], substeps, 1)
         pool.rollout(model, data, state, control, nstep=substeps, state=out)
         before = state[:, 1]
         state[:] = out[:, -1]
@@ -275,6 +277,12 @@ def serve(contender: str, task: str, num_envs: int, threads: int) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
+def rotated(names: list[str], turn: int) -> list[str]:
+    """Each round begins with the next one: none is always the first, or behind the same."""
+    first = turn % len(names)
+    return names[first:] + names[:first]
+
+
 def commands(task: str, num_envs: int, threads: int, names: tuple[str, ...]) -> dict[str, list]:
     """How each contender is started."""
     found: dict[str, list] = {}
@@ -307,8 +315,8 @@ def measure(what: str, rounds: int, plan: list[tuple]) -> None:
         one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with running(commands(task, num_envs, threads, names), threads, one) as contenders:
             for turn in range(rounds):
-                for name, contender in contenders.items():
-                    rate, cpu_rate, share, peak = contender.ask(SECONDS)
+                for name in rotated(list(contenders), turn):
+                    rate, cpu_rate, share, peak = contenders[name].ask(SECONDS)
                     rows.append([task, num_envs, threads, turn, name, f"{rate:.6g}",
                                  f"{cpu_rate:.6g}", f"{share:.3f}", f"{peak:.0f}",
                                  f"{os.getloadavg()[0]:.1f}"])  # fmt: skip
@@ -440,8 +448,8 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, count in (("rates", 5), ("scaling", 3)):
-        commands.add_parser(name).add_argument("--rounds", type=int, default=count)
+    for name in ("rates", "scaling"):
+        commands.add_parser(name).add_argument("--rounds", type=int, default=15)
     commands.add_parser("report", help="write tables and plot from the measurements so far")
     server = commands.add_parser("serve", help="used by the others: one contender")
     server.add_argument("contender", choices=CONTENDERS)
