@@ -303,9 +303,9 @@ def thousands(values: list[float]) -> str:
 def report() -> None:
     """Write the table into the page."""
     lines = [
-        "| task, goal | algorithm | CPU s, per seed | median | over ours "
+        "| task, goal | algorithm | CPU s, per seed | median | over ours | clock s, per seed "
         "| environment steps | updates |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     ours: dict[str, float] = {}
     for contender, task in TASK_OF.items():
@@ -321,10 +321,12 @@ def report() -> None:
         middle = statistics.median_high(times)
         first = ours.setdefault(task.name, middle)
         at_least = "" if sum(solved) > len(solved) / 2 else "> "
+        clock = ", ".join(f"{float(row['seconds']):.0f}" for row in last)
         ranges = [thousands([float(row[key]) for row in last]) for key in ("steps", "updates")]
         lines.append(
             f"| {task.name}, {task.goal} | {contender} | {', '.join(shown)} "
-            f"| {at_least}{middle:.0f} | {at_least}{middle / first:.1f} | {' | '.join(ranges)} |"
+            f"| {at_least}{middle:.0f} | {at_least}{middle / first:.1f} "
+            f"| {clock} | {' | '.join(ranges)} |"
         )
     plot()
     lines += ["", "![return over CPU seconds](benchmarks/time_to_return.png)"]
