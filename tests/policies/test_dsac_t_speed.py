@@ -42,9 +42,11 @@ def make_model(algorithm: type, hidden: list[int] = HIDDEN):
 
 @pytest.mark.slow
 def test_updates_are_quicker_than_sac_of_stable_baselines3():
-    """On equal networks, in CPU time of the quickest round of each: 1.6 to 1.7 on a busy machine.
+    """On equal networks, in CPU time of the quickest round of each: 1.58 to 1.95 in sixteen runs,
+    half of them beside two programs that fill both cores and the memory's bandwidth.
 
-    Fails when the actor is stepped at every update (1.3); the next test counts the work itself.
+    Fails when the actor is stepped at every update (1.24 to 1.31); the next test counts the work
+    itself.
     """
     models = [make_model(DSACT), make_model(SAC)]
     times: list[list[float]] = [[], []]
@@ -54,7 +56,7 @@ def test_updates_are_quicker_than_sac_of_stable_baselines3():
             for _ in range(4):
                 model.train(gradient_steps=1, batch_size=BATCH)
             taken.append(time.process_time() - start)
-    assert min(times[1]) / min(times[0]) > 1.35
+    assert min(times[1]) / min(times[0]) > 1.45
 
 
 @pytest.mark.parametrize("hidden", [[256, 256], [64, 32, 16]])
