@@ -30,6 +30,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +115,10 @@ def raw(task: str, seconds: float, seed: int) -> float:
 
 
 def make_limit(task: str, num_envs: int, threads: int) -> Measure:
-    pool = multiprocessing.get_context("fork").Pool(threads)
+    pool = ProcessPoolExecutor(threads, multiprocessing.get_context("fork"))
 
     def measure(seconds: float) -> tuple[float, float]:
-        jobs = [(task, seconds, seed) for seed in range(threads)]
-        return sum(pool.starmap(raw, jobs, chunksize=1)), 1.0
+        return sum(pool.map(raw, repeat(task), repeat(seconds), range(threads))), 1.0
 
     return measure
 

@@ -18,9 +18,12 @@ from motoric.hardware.go2 import GO2
 from motoric.hardware.observation import Term, observation_size
 from onnx import TensorProto, helper, numpy_helper
 
-# A shell that runs the tests with & has them, and every process they start, ignore Ctrl-C.
+# A shell that runs the tests with &, or nohup, has them and all they start ignore these signals.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

@@ -9,13 +9,12 @@ from motoric.envs.registry import make_batch, make_task
 N, STEPS = 256, 60
 
 
-@pytest.mark.parametrize(("task", "least"), [("go2_velocity", 0.925), ("HalfCheetah-v5", 0.97)])
+@pytest.mark.parametrize(("task", "least"), [("go2_velocity", 0.88), ("HalfCheetah-v5", 0.96)])
 def test_most_of_a_step_is_physics(task, least):
     """Of the CPU time of the quickest physics and the quickest rest of a step: 0.94 to 0.95 for
     the Go2 and 0.98 to 0.99 for HalfCheetah on a quiet and on a busy machine.
 
-    With observation and reward three times slower the Go2 has 0.91 to 0.92. HalfCheetah's are a
-    few thousandths of a step; with all around the physics three times slower it has 0.94 to 0.96.
+    With all around the physics three times slower the Go2 has 0.84, HalfCheetah 0.94 to 0.96.
     """
     env = make_batch(make_task(task, {}), N, num_threads=1)
     action = np.random.default_rng(0).uniform(-0.3, 0.3, (N, env.task.action_size))

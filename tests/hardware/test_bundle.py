@@ -103,7 +103,10 @@ SWAPPED = (GO2.joints[1], GO2.joints[0], *GO2.joints[2:])
     [
         (dataclasses.replace(GO2, name="b2"), "robot 'go2', expected 'b2'"),
         (dataclasses.replace(GO2, joints=SWAPPED), "'FL_hip_joint', expected 'FL_thigh_joint'"),
-        (dataclasses.replace(GO2, joints=GO2.joints[:-1]), "12 joints"),
+        (
+            dataclasses.replace(GO2, joints=GO2.joints[:-1], damping=GO2.damping[:-1]),
+            "12 joints",
+        ),
         (other(torque=GO2.limits.torque * 0.5), "'torque' differs at"),
         (other(upper=GO2.limits.upper + np.eye(12)[3]), "'upper' differs at FR_hip_joint"),
         (dataclasses.replace(GO2, kp=GO2.kp * 2), "kp differs"),

@@ -56,7 +56,7 @@ def test_updates_are_quicker_than_sac_of_stable_baselines3():
             for _ in range(4):
                 model.train(gradient_steps=1, batch_size=BATCH)
             taken.append(time.process_time() - start)
-    assert min(times[1]) / min(times[0]) > 1.45
+    assert min(times[1]) / min(times[0]) > 1.4
 
 
 @pytest.mark.parametrize("hidden", [[256, 256], [64, 32, 16]])
