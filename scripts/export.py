@@ -124,11 +124,8 @@ def _running_means(normalizer: VecNormalize) -> dict[str, Any]:
 def observed(model: BaseAlgorithm) -> spaces.Space:
     """What the environment itself gives: stable-baselines3 moves the channels of images first."""
     env = model.get_env()
-    return (
-        env.venv.observation_space
-        if isinstance(env, VecTransposeImage)
-        else (model.observation_space)
-    )
+    transposed = isinstance(env, VecTransposeImage)
+    return env.venv.observation_space if transposed else model.observation_space
 
 
 def _inputs(space: spaces.Space) -> dict[str, spaces.Space]:
@@ -214,7 +211,8 @@ def largest_difference(model: BaseAlgorithm, onnx: bytes, count: int) -> float:
     """
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     batches = (random_observations(model, 1000, seed) for seed in range(-(-count // 1000)))
-    return max(_difference(model, session, observations) for observations in batches)
+    found = [_difference(model, session, observations) for observations in batches]
+    return float(np.max(found))  # NaN where one of them is
 
 
 def _difference(

@@ -138,6 +138,15 @@ def test_equally_good_discrete_actions_are_no_difference(action):
     assert largest_difference(model, exported, 1000) > 1e-3, "the other action, and it matters"
 
 
+def test_a_difference_that_is_not_a_number_is_not_lost_among_others(monkeypatch):
+    from motoric.scripts import export as module
+
+    model = trained("ppo", "pendulum")[1]
+    found = iter([0.0, float("nan"), 0.0])
+    monkeypatch.setattr(module, "_difference", lambda *_: next(found))
+    assert np.isnan(largest_difference(model, to_onnx(model), 3000))
+
+
 def test_a_wrong_export_is_not_written(tmp_path, monkeypatch):
     from motoric.scripts import export as module
 
