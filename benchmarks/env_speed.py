@@ -62,9 +62,9 @@ Measure = Callable[[float], tuple[float, float]]
 def model_of(task: str):
     """Model, substeps, the controls that an action of zero means, and those per unit of action."""
     if task.startswith("Go2"):
-        from motoric.envs.go2_velocity import Go2Velocity
-        from motoric.hardware.go2 import GO2
+        from motoric.envs.tasks.go2_velocity import Go2Velocity
         from motoric.hardware.models import load_model
+        from motoric.hardware.specs.go2 import GO2
 
         return load_model(GO2), 4, GO2.stand, Go2Velocity().action_scale
     from motoric.envs.registry import make_task
@@ -78,7 +78,7 @@ def start(task: str, model, data, rng) -> None:
 
     mujoco.mj_resetData(model, data)
     if task.startswith("Go2"):
-        from motoric.hardware.go2 import GO2
+        from motoric.hardware.specs.go2 import GO2
 
         data.qpos[2], data.qpos[7:] = GO2.base_height + 0.01, GO2.stand
         data.qpos[7:] += rng.uniform(-0.1, 0.1, model.nq - 7)

@@ -7,8 +7,8 @@
 The robots are simulated, everything between policy and motors is what a user runs: `motoric deploy`
 on sim_go2 (TCP); on go2 against `motoric simulate` (Unitree's DDS topics); on remote_go2 against
 `motoric serve`, through a UDP proxy that spoils the network. The verdict comes from the simulated
-robot's own record of what its motors did in every time step (`hardware/recording.py`), not from
-what the deployment says of itself: that only adds the exit code and the reason.
+robot's own record of what its motors did in every time step
+(`hardware/simulated/recording.py`), not from what the deployment says of itself: that only adds the exit code and the reason.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ from mcap.exceptions import EndOfFile
 from mcap.records import Channel, Message
 from mcap.stream_reader import StreamReader
 from motoric.control.limits import JointLimits
-from motoric.hardware.go2 import GO2
+from motoric.hardware.specs.go2 import GO2
 from page import write_table
+from proxy import Proxy
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "hardware"))
-from proxy import Proxy  # noqa: E402  # pyright: ignore
 
 TABLE = ROOT / "docs" / "benchmarks" / "fault_campaign.csv"
 DAMPED = 0.1  # s, of the robot's own watchdog, of the link, of the supervisor
@@ -720,7 +719,7 @@ def _share(value: float) -> str:
 
 def deploy(wrong: str, arguments: list[str]) -> int:
     """`motoric deploy`, with a policy that goes wrong once the process gets SIGUSR1."""
-    from motoric.hardware.bundle import Bundle
+    from motoric.hardware.runtime.bundle import Bundle
     from motoric.scripts import cli
     from motoric.scripts import deploy as command
 
@@ -743,7 +742,7 @@ def deploy(wrong: str, arguments: list[str]) -> int:
 
 def lossy(share: float, arguments: list[str]) -> int:
     """`motoric …` where DDS loses this share of the packets it sends."""
-    from motoric.hardware import dds
+    from motoric.hardware.unitree import dds
     from motoric.scripts import cli
 
     loss = f"<Internal><Test><XmitLossiness>{1000 * share:.0f}</XmitLossiness></Test></Internal>"
@@ -753,8 +752,8 @@ def lossy(share: float, arguments: list[str]) -> int:
 
 def listen(domain: int) -> None:
     """Print time and stiffness (0 or 1) of commands on DDS, whenever that changes or is stiff."""
-    from motoric.hardware.dds import Dds
-    from motoric.hardware.unitree import GO2_WIRE
+    from motoric.hardware.unitree.dds import Dds
+    from motoric.hardware.unitree.robot import GO2_WIRE
     from unitree_sdk2py.idl.unitree_go.msg.dds_ import LowCmd_
 
     dds = Dds("lo", domain)

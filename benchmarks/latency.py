@@ -30,11 +30,11 @@ import onnxruntime
 import torch
 from motoric.control.loop import RateLoop, percentiles
 from motoric.control.realtime import scheduling
-from motoric.hardware.bundle import Bundle, find_bundle
-from motoric.hardware.deploy import Control, Rehearsal, deploy
-from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import RobotState
-from motoric.hardware.sim_robot import SimRobot
+from motoric.hardware.runtime.bundle import Bundle, find_bundle
+from motoric.hardware.runtime.deploy import Control, Rehearsal, deploy
+from motoric.hardware.simulated.robot import SimRobot
+from motoric.hardware.specs.go2 import GO2
 from page import write_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "latency"

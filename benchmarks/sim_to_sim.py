@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from motoric.envs.registry import ENGINES
-from motoric.hardware.bundle import Bundle
-from motoric.scripts import evaluation
+from motoric.hardware.runtime.bundle import Bundle
 from motoric.scripts.evaluate import find_bundle
+from motoric.scripts.training import evaluation
 from page import write_table
 from scipy.stats import binomtest, bootstrap
 

@@ -95,7 +95,8 @@ def make_cheetah(contender: str, seed: int) -> Any:
 def make_go2(contender: str, seed: int) -> Any:
     """An algorithm for the Go2, ready to learn; all with the experiment's hyperparameters."""
     from motoric.envs.make import make_vec
-    from motoric.scripts import algorithms, config
+    from motoric.scripts import config
+    from motoric.scripts.training import algorithms
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
@@ -142,7 +143,8 @@ def judge_cheetah(model: Any, test: list[Any]) -> dict[str, float]:
 
 def judge_go2(model: Any, test: list[Any]) -> dict[str, float]:
     """What the demo measures."""
-    from motoric.scripts import demo, evaluation
+    from motoric.scripts import demo
+    from motoric.scripts.training import evaluation
 
     normalize = model.get_vec_normalize_env().normalize_obs
     policy: Any = SimpleNamespace(

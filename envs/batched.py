@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from motoric.control.limits import limit_target
+from motoric.envs.engine import Array, checked_action
 from motoric.envs.random import uniform
 from motoric.envs.registry import make_simulation
-from motoric.envs.simulation import Array, checked_action
 from motoric.envs.task import Task
 from numpy.typing import NDArray
 

@@ -10,9 +10,9 @@ from typing import Any
 import mujoco
 import numpy as np
 from mjbatch import Batch
-from motoric.envs.gymnasium_tasks import GymnasiumTask, State
+from motoric.envs.engine import Array, checked_action
 from motoric.envs.random import uniform
-from motoric.envs.simulation import Array, checked_action
+from motoric.envs.tasks.gymnasium import GymnasiumTask, State
 from mujoco import mj_getState, mj_rnePostConstraint, mj_setState, mj_step
 from numpy.typing import NDArray
 

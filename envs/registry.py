@@ -7,10 +7,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from motoric.envs.go2_velocity import Go2Velocity
-from motoric.envs.gymnasium_tasks import Ant, GymnasiumTask, HalfCheetah
-from motoric.envs.simulation import Simulation
+from motoric.envs.engine import Simulation
 from motoric.envs.task import Task
+from motoric.envs.tasks.go2_velocity import Go2Velocity
+from motoric.envs.tasks.gymnasium import Ant, GymnasiumTask, HalfCheetah
 from motoric.hardware.robot import RobotSpec
 
 TASKS: dict[str, Callable[..., Any]] = {"go2_velocity": Go2Velocity}
@@ -20,8 +20,8 @@ GYMNASIUM_TASKS: dict[str, Callable[..., GymnasiumTask]] = {t.id: t for t in (Ha
 
 # module and class of each physics engine; imported only where it is used
 ENGINES: dict[str, tuple[str, str]] = {
-    "mujoco": ("motoric.envs.mujoco_simulation", "MujocoSimulation"),
-    "pybullet": ("motoric.envs.pybullet_simulation", "PyBulletSimulation"),
+    "mujoco": ("motoric.envs.engines.mujoco", "MujocoSimulation"),
+    "pybullet": ("motoric.envs.engines.pybullet", "PyBulletSimulation"),
 }
 
 

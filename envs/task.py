@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from motoric.envs.simulation import Array, Motion, Physics, Pose
-from motoric.hardware.observation import Term
+from motoric.envs.engine import Array, Motion, Physics, Pose
+from motoric.hardware.interfaces.terms import Term
 from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
 

@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from motoric.envs.gymnasium_tasks import GymnasiumTask
 from motoric.envs.registry import make_batch, make_task
 from motoric.envs.task import Task
+from motoric.envs.tasks.gymnasium import GymnasiumTask
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 

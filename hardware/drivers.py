@@ -6,10 +6,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from motoric.hardware.b2 import B2
-from motoric.hardware.g1 import G1
-from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import Robot, RobotSpec
+from motoric.hardware.specs.b2 import B2
+from motoric.hardware.specs.g1 import G1
+from motoric.hardware.specs.go2 import GO2
 
 # by the name that bundles and logs use
 ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (GO2, B2, G1)}
@@ -17,21 +17,21 @@ ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (GO2, B2, G1)}
 # by the name that configurations use:
 # module and function (or class) that makes the robot; imported only where it is used
 DRIVERS: dict[str, tuple[str, str]] = {
-    "sim": ("motoric.hardware.sim_robot", "SimRobot"),
-    "remote": ("motoric.hardware.remote_robot", "RemoteRobot"),
-    "dynamixel": ("motoric.hardware.dynamixel", "DynamixelRobot"),
-    "go2": ("motoric.hardware.unitree", "go2"),
-    "b2": ("motoric.hardware.unitree", "b2"),
-    "g1": ("motoric.hardware.unitree", "g1"),
+    "sim": ("motoric.hardware.simulated.robot", "SimRobot"),
+    "remote": ("motoric.hardware.network.robot", "RemoteRobot"),
+    "dynamixel": ("motoric.hardware.dynamixel.robot", "DynamixelRobot"),
+    "go2": ("motoric.hardware.unitree.robot", "go2"),
+    "b2": ("motoric.hardware.unitree.robot", "b2"),
+    "g1": ("motoric.hardware.unitree.robot", "g1"),
 }
 
 # by the name that configurations use:
 # module and class (or function) of its simulated counterpart on its own wire, see `simulated.py`
-SIMULATED: dict[str, tuple[str, str]] = {
-    "go2": ("motoric.hardware.unitree_server", "go2"),
-    "b2": ("motoric.hardware.unitree_server", "b2"),
-    "g1": ("motoric.hardware.unitree_server", "g1"),
-    "dynamixel": ("motoric.hardware.simulated_chain", "SimulatedChain"),
+STAND_INS: dict[str, tuple[str, str]] = {
+    "go2": ("motoric.hardware.unitree.server", "go2"),
+    "b2": ("motoric.hardware.unitree.server", "b2"),
+    "g1": ("motoric.hardware.unitree.server", "g1"),
+    "dynamixel": ("motoric.hardware.dynamixel.stand_in", "SimulatedChain"),
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from motoric.configs import schema
 from motoric.hardware.drivers import make_robot
-from motoric.hardware.dynamixel import DynamixelRobot
+from motoric.hardware.dynamixel.robot import DynamixelRobot
 from motoric.hardware.robot import RobotError
 from motoric.scripts.config import UserError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from motoric.configs import schema
-from motoric.hardware.bundle import BundleError
+from motoric.hardware.runtime.bundle import BundleError
 from motoric.scripts import config
 from motoric.scripts.config import UserError
 
@@ -151,7 +151,7 @@ def _quoted(key: str, value: str) -> str:
 
 def _train(arguments: list[str]) -> int:
     if any(a in ("-m", "--multirun") for a in arguments):
-        from motoric.scripts import sweep
+        from motoric.scripts.sweeps import sweep
 
         return sweep.run([a for a in arguments if a not in ("-m", "--multirun")], _say)
     settings = _load("train", arguments)

@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from motoric.hardware.bundle import Bundle
-from motoric.scripts import config, evaluation
+from motoric.hardware.runtime.bundle import Bundle
+from motoric.scripts import config
 from motoric.scripts.deploy import deploy_run, rows
 from motoric.scripts.train import train
-from motoric.scripts.video import record_video
+from motoric.scripts.training import evaluation
+from motoric.scripts.viewers.video import record_video
 from rich.console import Console
 from rich.table import Table
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from motoric.configs import schema
 from motoric.control.loop import EDGES
-from motoric.hardware.bundle import Bundle, find_bundle
-from motoric.hardware.deploy import DeployReport, deploy
 from motoric.hardware.drivers import ROBOTS, make_robot
 from motoric.hardware.robot import RobotError
+from motoric.hardware.runtime.bundle import Bundle, find_bundle
+from motoric.hardware.runtime.deploy import DeployReport, deploy
 from motoric.scripts.config import UserError
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium as gym
 from motoric.configs import schema
 from motoric.envs.registry import TASKS
-from motoric.hardware.bundle import Bundle, find_bundle
-from motoric.scripts import evaluation
+from motoric.hardware.runtime.bundle import Bundle, find_bundle
 from motoric.scripts.config import UserError
+from motoric.scripts.training import evaluation
 
 
 def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
         _show(settings, bundle, options, seed, engine)
         return {}
     if viewer.name == "video":
-        from motoric.scripts.video import record_video
+        from motoric.scripts.viewers.video import record_video
 
         out = folder / "videos" / f"{path.name}_seed{settings.seed}.mp4"
         out = out if viewer.out is None else Path(viewer.out)
@@ -75,17 +75,17 @@ def _show(
     seed: int,
     engine: str | None,
 ) -> None:
-    from motoric.scripts.scene import make_scene
+    from motoric.scripts.viewers.live import make_scene
 
     scene = make_scene(bundle, options, seed, engine)
     if settings.command is not None:
         scene.set_command(settings.command)
     if settings.viewer.name == "web":
-        from motoric.scripts.view_web import serve
+        from motoric.scripts.viewers.web import serve
 
         serve(scene, settings.viewer.host, settings.viewer.port, bundle.spec.task)
     else:
-        from motoric.scripts.view_native import show
+        from motoric.scripts.viewers.native import show
 
         show(scene)
 

@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from motoric.configs import schema
 from motoric.envs.registry import make_task
-from motoric.hardware.bundle import Bundle, BundleSpec, Tensor, write_bundle
+from motoric.hardware.runtime.bundle import Bundle, BundleSpec, Tensor, write_bundle
 from motoric.policies.dsac_t import DSACTPolicy
 from motoric.scripts.config import UserError
 from numpy.typing import NDArray

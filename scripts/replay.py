@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.log import Log, LogError, read_log
 from motoric.hardware.models import load_model
+from motoric.hardware.runtime.log import Log, LogError, read_log
 from motoric.scripts.config import UserError
 from numpy.typing import NDArray
 
@@ -50,7 +50,8 @@ def replay(
     if log.robot not in ROBOTS:
         raise UserError(
             f"log: robot {log.robot!r} has no model to show, expected one of {', '.join(ROBOTS)}; "
-            "whatever reads MCAP shows its numbers (Foxglove, motoric.hardware.log.read_log)"
+            "whatever reads MCAP shows its numbers (Foxglove, "
+            "motoric.hardware.runtime.log.read_log)"
         )
     robot = ROBOTS[log.robot]
     model, path = load_model(robot), poses(log, robot.base_height)
@@ -59,17 +60,17 @@ def replay(
     if log.reason[-1]:
         print(f"ended: {log.reason[-1]}")
     if viewer == "video":
-        from motoric.scripts.video import record_log
+        from motoric.scripts.viewers.video import record_log
 
         out = log_path.with_suffix(".mp4") if out is None else out
         record_log(log, model, path, out, width, height)
         print(f"video: {out}")
     elif viewer == "web":
-        from motoric.scripts.view_web import serve_log
+        from motoric.scripts.viewers.web import serve_log
 
         serve_log(log, model, path, host, port)
     else:
-        from motoric.scripts.view_native import show_poses
+        from motoric.scripts.viewers.native import show_poses
 
         show_poses(model, path, log.times)
 

@@ -11,8 +11,8 @@ from typing import Any
 from motoric.configs import schema
 from motoric.control.realtime import NotPermitted, scheduling
 from motoric.hardware.drivers import make_robot
+from motoric.hardware.network.server import RobotServer
 from motoric.hardware.robot import STOPS, RobotError
-from motoric.hardware.robot_server import RobotServer
 from motoric.scripts.config import UserError
 
 

@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import Any
 
 from motoric.configs import schema
-from motoric.hardware.drivers import SIMULATED
-from motoric.hardware.log import LogError
+from motoric.hardware.drivers import STAND_INS
 from motoric.hardware.robot import RobotError
-from motoric.hardware.simulated import Simulated
+from motoric.hardware.runtime.log import LogError
+from motoric.hardware.simulated.stand_in import StandIn
 from motoric.scripts import config
 from motoric.scripts.config import UserError
 
@@ -65,9 +65,9 @@ def simulate(settings: schema.Simulate, say: Callable[[str], None] = print) -> N
     say(f"simulated {name}: ended")
 
 
-def _make(settings: schema.Simulate) -> Simulated:
+def _make(settings: schema.Simulate) -> StandIn:
     name, driver = settings.robot.name, settings.robot.driver
-    if driver not in SIMULATED:
+    if driver not in STAND_INS:
         raise UserError(
             f"robot: {name!r} has no simulated counterpart on a wire of its own, expected one of "
             f"{', '.join(_simulated())}"
@@ -75,7 +75,7 @@ def _make(settings: schema.Simulate) -> Simulated:
     defaults = {item: schema.Simulate.__dataclass_fields__[item].default for item in WIRE}
     given = {k: getattr(settings, k) for k in WIRE if getattr(settings, k) != defaults[k]}
     try:
-        make = getattr(import_module(SIMULATED[driver][0]), SIMULATED[driver][1])
+        make = getattr(import_module(STAND_INS[driver][0]), STAND_INS[driver][1])
         takes = [key for key in WIRE if key in inspect.signature(make).parameters]
         for key, value in given.items():
             if key not in takes:
@@ -93,10 +93,10 @@ def _make(settings: schema.Simulate) -> Simulated:
 def _simulated() -> list[str]:
     """Names of the configurations whose driver has a simulated counterpart."""
     names = config.group_choices("robot")
-    return [n for n in names if config.load("simulate", [f"robot={n}"]).robot.driver in SIMULATED]
+    return [n for n in names if config.load("simulate", [f"robot={n}"]).robot.driver in STAND_INS]
 
 
-def _reach(settings: schema.Simulate, robot: Simulated) -> list[str]:
+def _reach(settings: schema.Simulate, robot: StandIn) -> list[str]:
     """Arguments that lead `deploy` to it, with every option that was changed."""
     usual = config.load("simulate", [f"robot={settings.robot.name}"]).robot.options
     said = {argument.partition("=")[0] for argument in robot.reach}
@@ -108,14 +108,14 @@ def _reach(settings: schema.Simulate, robot: Simulated) -> list[str]:
     return [*robot.reach, *(c for c in changed if c.partition("=")[0] not in said)]
 
 
-def _look(robot: Simulated, viewer: Any, ended: threading.Event) -> None:
+def _look(robot: StandIn, viewer: Any, ended: threading.Event) -> None:
     """Until it ends, or the window is closed. Raises KeyboardInterrupt when told to stop."""
     if viewer.name == "web":
-        from motoric.scripts import view_web
+        from motoric.scripts.viewers import web as view_web
 
         view_web.serve_live(robot.model, robot.pose, viewer.host, viewer.port, "simulated robot")
     elif viewer.name == "native":
-        from motoric.scripts import view_native
+        from motoric.scripts.viewers import native as view_native
 
         view_native.show_live(robot.model, robot.pose)
     else:

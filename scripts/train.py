@@ -22,9 +22,10 @@ from motoric.configs import schema
 from motoric.envs.make import make_vec
 from motoric.envs.registry import TASKS
 from motoric.envs.vector import BatchedVecEnv
-from motoric.hardware.bundle import Bundle, BundleError, read_spec, write_bundle
-from motoric.scripts import algorithms, checkpoint, config, evaluation, export, plots, run_folder
+from motoric.hardware.runtime.bundle import Bundle, BundleError, read_spec, write_bundle
+from motoric.scripts import config, export
 from motoric.scripts.config import UserError
+from motoric.scripts.training import algorithms, checkpoint, evaluation, plots, run_folder
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.base_class import BaseAlgorithm

@@ -13,9 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnx
 import pytest
-from motoric.hardware.bundle import BundleSpec, Tensor, write_bundle
-from motoric.hardware.go2 import GO2
-from motoric.hardware.observation import Term, observation_size
+from motoric.hardware.interfaces.terms import Term, observation_size
+from motoric.hardware.runtime.bundle import BundleSpec, Tensor, write_bundle
+from motoric.hardware.specs.go2 import GO2
 from onnx import TensorProto, helper, numpy_helper
 
 # A shell that runs the tests with &, or nohup, has them and all they start ignore these signals.

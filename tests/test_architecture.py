@@ -60,9 +60,10 @@ def test_a_robot_computer_needs_no_learning_stack():
         "                                  'mjbatch', 'matplotlib', 'viser', 'scipy'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Block())\n"
-        "import motoric.hardware.deploy, motoric.hardware.drivers, motoric.hardware.log\n"
-        "import motoric.control.supervisor, motoric.hardware.sim_robot\n"
-        "import motoric.hardware.remote_robot, motoric.hardware.robot_server\n"
+        "import motoric.hardware.runtime.deploy, motoric.hardware.drivers\n"
+        "import motoric.hardware.runtime.log\n"
+        "import motoric.control.supervisor, motoric.hardware.simulated.robot\n"
+        "import motoric.hardware.network.robot, motoric.hardware.network.server\n"
         "import motoric.scripts.deploy, motoric.scripts.serve\n"
         "import motoric.scripts.cli\n"
     )

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 from motoric.configs import schema
-from motoric.scripts import algorithms, config
+from motoric.scripts import config
 from motoric.scripts.cli import _load
+from motoric.scripts.training import algorithms
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -37,7 +37,7 @@ def test_the_wheel_is_complete(tmp_path):
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {
         f"motoric/{path.relative_to(source)}".replace(
-            "motoric/scripts/hydra_plugins/", "hydra_plugins/motoric_ray/"
+            "motoric/scripts/sweeps/hydra_plugins/", "hydra_plugins/motoric_ray/"
         )
         for folder in FOLDERS
         for path in (source / folder).rglob("*")

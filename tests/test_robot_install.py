@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from motoric.hardware.log import read_log
+from motoric.hardware.runtime.log import read_log
 
 from .test_packaging import ROOT, build_wheel
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from motoric.control.limits import JointLimits, limit_target, torque_scale
-from motoric.hardware.go2 import GO2
+from motoric.hardware.specs.go2 import GO2
 
 values = st.floats(-50, 50)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from motoric.control.limits import JointLimits
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
-from motoric.hardware.go2 import GO2
+from motoric.hardware.specs.go2 import GO2
 
 DT = 0.02
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])

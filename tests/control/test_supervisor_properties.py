@@ -27,9 +27,9 @@ from hypothesis.stateful import (
 from motoric import configs
 from motoric.control.limits import limit_target, torque_scale
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
-from motoric.hardware.deploy import ticks_per_action
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.robot import Robot, RobotSpec
+from motoric.hardware.runtime.deploy import ticks_per_action
 from motoric.scripts import config
 
 from .oracle import STIFF, Measured, Oracle

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.go2_velocity import Go2Velocity
 from motoric.envs.make import make_vec
 from motoric.envs.registry import ENGINES
+from motoric.envs.tasks.go2_velocity import Go2Velocity
 from motoric.envs.vector import BatchedVecEnv, BatchedVectorEnv
-from motoric.hardware.go2 import GO2
+from motoric.hardware.specs.go2 import GO2
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 engines = pytest.mark.parametrize("engine", ENGINES)
@@ -183,7 +183,7 @@ def test_unfitting_engines_are_named():
 
 def test_tasks_import_no_engine():
     code = (
-        "import sys, motoric.envs.go2_velocity, motoric.envs.registry, motoric.envs.batched\n"
+        "import sys, motoric.envs.tasks.go2_velocity, motoric.envs.registry, motoric.envs.batched\n"
         "print([m for m in ('mujoco', 'mjbatch', 'pybullet') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

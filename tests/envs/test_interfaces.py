@@ -7,8 +7,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.vector import AutoresetMode
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.go2_velocity import Go2Velocity
 from motoric.envs.make import make_vec
+from motoric.envs.tasks.go2_velocity import Go2Velocity
 from motoric.envs.vector import BatchedVecEnv, BatchedVectorEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check

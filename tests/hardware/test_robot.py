@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import RobotCommand, command_problem
+from motoric.hardware.specs.go2 import GO2
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from motoric.hardware.bundle import Bundle
-from motoric.scripts import config, evaluation
+from motoric.hardware.runtime.bundle import Bundle
+from motoric.scripts import config
 from motoric.scripts.train import train
+from motoric.scripts.training import evaluation
 
 
 @pytest.mark.slow

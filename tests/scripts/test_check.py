@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from motoric.hardware.go2 import GO2
 from motoric.hardware.robot import RobotError
+from motoric.hardware.specs.go2 import GO2
 from motoric.scripts.check import Moves, Watch
 from motoric.scripts.cli import main
 
-from ..hardware.test_remote_robot import Watched
+from ..hardware.network.test_remote_robot import Watched
 from .test_simulate import Process
 
 

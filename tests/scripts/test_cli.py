@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import yaml
 from motoric.configs import schema
-from motoric.scripts import checkpoint, config
+from motoric.scripts import config
 from motoric.scripts.cli import main
 from motoric.scripts.config import UserError
-from motoric.scripts.run_folder import MetricsCsv, read_metrics
+from motoric.scripts.training import checkpoint
+from motoric.scripts.training.run_folder import MetricsCsv, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 

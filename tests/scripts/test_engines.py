@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 from motoric.envs.registry import ENGINES
-from motoric.hardware.bundle import Bundle
-from motoric.scripts import config, evaluation
+from motoric.hardware.runtime.bundle import Bundle
+from motoric.scripts import config
 from motoric.scripts.cli import main
 from motoric.scripts.config import UserError
-from motoric.scripts.scene import make_scene
+from motoric.scripts.training import evaluation
+from motoric.scripts.viewers.live import make_scene
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pytest
-from motoric.hardware.go2 import GO2
-from motoric.hardware.remote_robot import RemoteRobot
+from motoric.hardware.network.robot import RemoteRobot
 from motoric.hardware.robot import STOPS, RobotCommand, RobotError
+from motoric.hardware.specs.go2 import GO2
 
 ZERO = np.zeros(12)
 SERVE = [sys.executable, "-m", "motoric.scripts.cli", "serve", "robot=sim_go2", "port=0"]

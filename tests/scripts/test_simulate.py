@@ -15,22 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from motoric.control.loop import RateLoop
-from motoric.hardware import simulated_chain
-from motoric.hardware.b2 import B2
-from motoric.hardware.drivers import DRIVERS, SIMULATED, make_robot
-from motoric.hardware.dynamixel import (
+from motoric.hardware.drivers import DRIVERS, STAND_INS, make_robot
+from motoric.hardware.dynamixel import stand_in as simulated_chain
+from motoric.hardware.dynamixel.robot import (
     Calibrated,
     DynamixelRobot,
     load_calibration,
     save_calibration,
 )
-from motoric.hardware.g1 import G1
+from motoric.hardware.dynamixel.stand_in import SimulatedChain
 from motoric.hardware.robot import RobotCommand
-from motoric.hardware.simulated_chain import SimulatedChain
+from motoric.hardware.specs.b2 import B2
+from motoric.hardware.specs.g1 import G1
 from motoric.scripts.cli import main
 
-from ..hardware.test_dynamixel import LATE, TARGET, options, write_arm_bundle
-from ..hardware.test_dynamixel_timing import arm
+from ..hardware.dynamixel.test_dynamixel import LATE, TARGET, options, write_arm_bundle
+from ..hardware.dynamixel.test_dynamixel_timing import arm
 
 
 class Process:
@@ -142,7 +142,7 @@ def test_the_printed_command_deploys_on_the_arm(simulate, tmp_path):
     )
     calibration = Path(re.search(r"calibration=(\S+)", " ".join(command))[1])  # type: ignore[index]
     assert calibration.exists()
-    from motoric.hardware.log import read_log
+    from motoric.hardware.runtime.log import read_log
 
     (log, *_) = sorted((tmp_path / "run/logs").glob("*.mcap"), reverse=True)
     assert abs(read_log(log).position[:, 2]).max() > 0.8 * abs(TARGET[2])
@@ -265,5 +265,5 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, words):
 
 
 def test_every_simulated_robot_has_a_driver():
-    assert set(SIMULATED) <= set(DRIVERS)
+    assert set(STAND_INS) <= set(DRIVERS)
     assert set(options()) >= {"port", "baud", "calibration"}

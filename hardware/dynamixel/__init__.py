@@ -1,0 +1,1 @@
+"""Chains of Dynamixel servos, and emulated ones on the same wire."""

@@ -1,0 +1,1 @@
+"""What a policy sees, and how its output becomes a command."""

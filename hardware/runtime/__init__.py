@@ -1,0 +1,1 @@
+"""From a bundle to commands: what runs on a robot computer."""

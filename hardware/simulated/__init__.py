@@ -1,0 +1,1 @@
+"""One simulated robot in real time, in a process of its own."""

@@ -1,0 +1,62 @@
+"""One simulated robot: PyBullet physics behind the motors of `simulation.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+from motoric.hardware.models import load_model
+from motoric.hardware.robot import RobotSpec, RobotState
+from motoric.hardware.simulated.body import TIMESTEP, Motors, robot_state
+from motoric.hardware.simulated.pybullet_world import PyBulletWorld
+
+
+class PyBulletBody(Motors):
+    """One robot's physics and motors; what `Body` is in MuJoCo.
+
+    Raises ImportError, naming the extra, where PyBullet is missing.
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        super().__init__(spec)
+        self.model = load_model(spec)
+        self.world = PyBulletWorld(spec, self.model, TIMESTEP)
+        self.torque = np.zeros(len(spec.joints))
+        height = 0.5 * spec.base_height
+        qpos = np.concatenate([[0, 0, height, 1, 0, 0, 0], spec.rest])
+        self.world.set_state(qpos, np.zeros(len(qpos) - 1))
+        for _ in range(round(1.0 / TIMESTEP)):  # let it settle on the floor
+            self.step()
+
+    @property
+    def time(self) -> float:
+        return self.steps * TIMESTEP
+
+    def step(self) -> None:
+        """One time step of physics under the motors' present state."""
+        position, velocity = self.world.joints()
+        kp, kd, target, offset = self.law()
+        limit = self.spec.limits.torque
+        self.torque = np.clip(kp * (target - position) - kd * velocity + offset, -limit, limit)
+        self.world.step(self.torque)
+        self.steps += 1
+
+    def disturb(
+        self,
+        push: tuple[float, ...] = (0.0, 0.0, 0.0),
+        roll: float = 0.0,
+        lift: float = 0.0,
+        joint: tuple[int, float] | None = None,
+    ) -> None:
+        """Kick the base (m/s), turn and lift it (rad, m), put a joint at an angle (rad)."""
+        qpos, qvel = self.world.state()
+        qvel[:3] += push
+        w, x, y, z = qpos[3:7]
+        c, s = np.cos(roll / 2), np.sin(roll / 2)
+        qpos[3:7] = [w * c - x * s, x * c + w * s, y * c + z * s, z * c - y * s]
+        qpos[2] += lift
+        if joint is not None:
+            qpos[7 + joint[0]] = joint[1]
+        self.world.set_state(qpos, qvel)
+
+    def state(self) -> RobotState:
+        """Measured now; base velocity in the base frame."""
+        return robot_state(self.time, self.steps, *self.world.state(), self.torque)

@@ -1,0 +1,192 @@
+"""The Robot interface to a simulated robot that runs in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from motoric.hardware.drivers import ROBOTS
+from motoric.hardware.robot import (
+    MotorsDamped,
+    Robot,
+    RobotCommand,
+    RobotError,
+    RobotState,
+)
+from motoric.hardware.simulated import packets
+
+ENGINES = ("mujoco", "pybullet")
+CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machine
+
+
+class SimRobot(Robot):
+    """A simulated robot; `configure` starts its process, `close` ends it.
+
+    robot: its name, of those in `ROBOTS` that have a model
+    engine: mujoco or pybullet; faults: obey `inject` (tests); record: file for what its motors did.
+    damaged counts packets with a wrong checksum.
+
+    Its motors damp when no command came for 0.1 s; once it has said so, `write` raises for any
+    command with stiffness until it is activated again.
+    """
+
+    loop_rate = 500.0
+
+    def __init__(
+        self,
+        robot: str = "go2",
+        faults: bool = False,
+        engine: str = "mujoco",
+        record: str | None = None,
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
+        if robot not in (known := [name for name, spec in ROBOTS.items() if spec.mjcf]):
+            raise ValueError(f"robot: {robot!r}, expected one of {', '.join(known)}")
+        self.spec, self._faults = ROBOTS[robot], faults
+        self.engine, self.record = engine, record
+        self.process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._decoder = packets.Decoder()
+        self._state: RobotState | None = None
+        self._activation, self._damped = 0, False
+
+    @property
+    def damaged(self) -> int:
+        return self._decoder.damaged
+
+    def configure(self) -> None:
+        if find_spec("mujoco") is None:
+            raise RobotError("a simulated robot needs mujoco: pip install 'motoric[train]'")
+        if self.engine == "pybullet" and find_spec("pybullet") is None:
+            raise RobotError("engine=pybullet needs PyBullet: pip install 'motoric[pybullet]'")
+        arguments = [
+            sys.executable, "-m", "motoric.hardware.simulated.server", self.spec.name,
+            "--engine", self.engine,
+        ]  # fmt: skip
+        if self._faults:
+            arguments.append("--faults")
+        if self.record is not None:
+            if Path(self.record).exists():
+                raise RobotError(f"record: {self.record} exists already")
+            arguments += ["--record", self.record]
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        deadline = time.monotonic() + CONNECT_SECONDS
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], CONNECT_SECONDS)
+        line = self.process.stdout.readline().decode() if ready else ""
+        if not line.startswith("port "):
+            self.close()
+            raise RobotError(f"simulated {self.spec.name} did not start")
+        self._socket = socket.create_connection(("127.0.0.1", int(line.split()[1])), timeout=5.0)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setblocking(False)
+        hello = None
+        while self._state is None or hello is None:
+            if time.monotonic() > deadline:
+                self.close()
+                raise RobotError(f"simulated {self.spec.name} is silent")
+            for packet in self._receive():
+                if packet.kind == packets.HELLO:
+                    hello = json.loads(packet.payload)
+                    self._check(hello)
+            time.sleep(0.002)
+
+    def _check(self, hello: dict[str, Any]) -> None:
+        for key, mine in (("robot", self.spec.name), ("joints", list(self.spec.joints))):
+            if hello.get(key) != mine:
+                self.close()
+                raise RobotError(f"robot says {key} {hello.get(key)!r}, expected {mine!r}")
+
+    def activate(self) -> None:
+        self._activation, self._damped = self._activation + 1, False
+        packet = packets.Packet(packets.ACTIVATE, self._activation, time.monotonic(), b"")
+        self._send(packets.encode(packet))
+
+    def read(self) -> RobotState:
+        self._receive()
+        if self._state is None:
+            raise RobotError(f"simulated {self.spec.name}: no state yet, configure it first")
+        return self._state
+
+    def write(self, command: RobotCommand) -> None:
+        if self._damped and not command.damps:
+            raise MotorsDamped(
+                f"simulated {self.spec.name}: no command for 0.1 s, its motors are damped; "
+                "activate it"
+            )
+        self._send(packets.encode_command(command))
+
+    def deactivate(self) -> None:
+        # A robot that can't be reached damps by itself.
+        with contextlib.suppress(RobotError):
+            self._send(packets.encode(packets.Packet(packets.DEACTIVATE, 0, time.monotonic(), b"")))
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self.process is not None:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.close()
+            try:
+                self.process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+
+    def inject(self, **fault: Any) -> None:
+        """Ask for a fault of `sim_server.Faults.apply`, or drop=True."""
+        payload = json.dumps(fault).encode()
+        self._send(packets.encode(packets.Packet(packets.FAULT, 0, time.monotonic(), payload)))
+
+    def _receive(self) -> list[packets.Packet]:
+        """All packets that have arrived; the newest state is kept."""
+        if self._socket is None:
+            raise RobotError(f"simulated {self.spec.name} is not connected")
+        found = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise RobotError(f"simulated {self.spec.name}: {error.strerror}") from None
+            if not data:
+                raise RobotError(f"simulated {self.spec.name}: connection closed")
+            found += self._decoder.feed(data)
+        for packet in found:
+            self._damped |= packet.kind == packets.DAMPED and packet.sequence == self._activation
+        for packet in reversed(found):
+            if packet.kind == packets.STATE:
+                try:
+                    self._state = packets.decode_state(packet, len(self.spec.joints))
+                except ValueError as error:
+                    raise RobotError(f"simulated {self.spec.name}: {error}") from None
+                break
+        return found
+
+    def _send(self, data: bytes) -> None:
+        if self._socket is None:
+            raise RobotError(f"simulated {self.spec.name} is not connected")
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            raise RobotError(f"simulated {self.spec.name} takes no commands") from None
+        except OSError as error:
+            raise RobotError(f"simulated {self.spec.name}: {error.strerror}") from None
+        if sent != len(data):
+            raise RobotError(f"simulated {self.spec.name} takes no commands")

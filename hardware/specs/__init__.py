@@ -1,0 +1,1 @@
+"""What must be known of each robot to command it."""

@@ -1,0 +1,1 @@
+"""Unitree robots over SDK2, and simulated ones on the same wire."""

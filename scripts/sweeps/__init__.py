@@ -1,0 +1,1 @@
+"""Many trainings, on many cores and machines."""

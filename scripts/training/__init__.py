@@ -1,0 +1,1 @@
+"""What the commands train, export and evaluate with."""
