@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from motoric.control.command import MotorCommand
 from motoric.control.limits import JointLimits
 from motoric.control.realtime import Realtime
 from numpy.typing import NDArray
@@ -31,6 +34,19 @@ class MotorsDamped(RobotError):
 
 
 @dataclass(frozen=True)
+class Sensor:
+    """A sensor of a robot: its name in `RobotState.sensors`, shape, type, and unit of its values.
+
+    A camera is one of shape (height, width, 3) and type uint8.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float64"
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class RobotSpec:
     """What must be known of a robot to command it.
 
@@ -39,9 +55,12 @@ class RobotSpec:
     stand, rest: joint positions standing and lying, rad, [J]
     kp, kd: gains of the motors' position control, N m / rad and N m s / rad, [J]
     damping: kd of the damped state, in which the robot sinks by its weight, N m s / rad, [J]
-    mjcf: file name of the model in `motoric.hardware.models`; None for a robot without one
+    kp_max, kd_max: the highest gains a command may ask for, [J]; the robot's own unless given
+    model: its MJCF or URDF: a file name in `motoric.hardware.models`, or a path; None: it has none
+    fixed: its base is bolted down
     feet: geoms of the model that may touch the ground
     base_height: height of the base standing in `stand`, m
+    sensors: what it measures besides joints and base
     """
 
     name: str
@@ -52,9 +71,13 @@ class RobotSpec:
     kp: Array
     kd: Array
     damping: Array
-    mjcf: str | None = None
+    model: str | None = None
+    fixed: bool = False
     feet: tuple[str, ...] = ()
     base_height: float = 0.0
+    kp_max: Array | None = None
+    kd_max: Array | None = None
+    sensors: tuple[Sensor, ...] = ()
 
     def __post_init__(self) -> None:
         damping, joints = np.array(self.damping, np.float64), len(self.joints)
@@ -96,6 +119,7 @@ class RobotState:
     base_height: m above the ground; NaN where it isn't measured
     battery: charge, %; NaN where it isn't measured
     temperature: of the motors, degrees Celsius, [J]; empty where it isn't measured
+    sensors: the newest value of each of `RobotSpec.sensors`, by name
     """
 
     time: float
@@ -109,31 +133,10 @@ class RobotState:
     base_height: float = float("nan")
     battery: float = float("nan")
     temperature: Array = field(default_factory=lambda: np.zeros(0))
+    sensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-@dataclass
-class RobotCommand:
-    """What the motors shall do: tau = kp (position - q) + kd (velocity - dq) + torque.
-
-    time: s, on the sender's monotonic clock; sequence: counts commands
-    position, velocity, torque: joints, rad, rad/s, N m, [J]; kp, kd: gains, [J]
-    """
-
-    time: float
-    sequence: int
-    position: Array
-    velocity: Array
-    kp: Array
-    kd: Array
-    torque: Array
-
-    @property
-    def damps(self) -> bool:
-        """Whether it does nothing but brake."""
-        return not (self.kp.any() or self.velocity.any() or self.torque.any())
-
-
-def command_problem(command: RobotCommand, spec: RobotSpec) -> str | None:
+def command_problem(command: MotorCommand, spec: RobotSpec) -> str | None:
     """What forbids a command, or None: shapes, numbers that are not finite, the robot's limits."""
     names, shape = ("position", "velocity", "torque", "kp", "kd"), (len(spec.joints),)
     values = [getattr(command, name) for name in names]
@@ -182,7 +185,7 @@ class Robot(ABC):
         """Newest state, without waiting for the next. Raises RobotError when the link is lost."""
 
     @abstractmethod
-    def write(self, command: RobotCommand) -> None:
+    def write(self, command: MotorCommand) -> None:
         """Send a command. Raises RobotError when the link is lost, and MotorsDamped where the
         robot has damped its motors by itself, unless that is all the command asks for."""
 

@@ -12,39 +12,32 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from motoric.hardware.goals import Goal
+from motoric.hardware.interfaces.base import Memory
+from motoric.hardware.measured import Array, Measured
+from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-
-STILL = 0.05  # m/s, rad/s; a smaller velocity command asks for standing
+STILL = 0.05  # m/s, rad/s; a smaller velocity goal asks for standing
 
 
-@dataclass
-class Measured:
-    """Batched inputs of the observation terms; every array leads with N.
+@dataclass(frozen=True)
+class Seen:
+    """What a term may be made of, N rows. phase [N]: of the gait clock, in cycles."""
 
-    orientation: base in the world, quaternion (w, x, y, z), [N, 4]
-    angular_velocity: of the base, in the base frame, rad/s, [N, 3]
-    position, velocity: joints, rad, rad/s, [N, J]
-    stand: joint positions that count as zero, rad, [J]
-    action: the last action of the policy, [N, A]
-    command: what the operator wants: forward m/s, left m/s, turn left rad/s, [N, 3]
-    phase: of the gait clock, in cycles, [N]
-    """
-
-    orientation: Array
-    angular_velocity: Array
-    position: Array
-    velocity: Array
-    stand: Array
-    action: Array
-    command: Array
+    measured: Measured
+    goal: Goal
+    memory: Memory
+    robot: RobotSpec
     phase: Array
 
 
 @dataclass(frozen=True)
 class Term:
-    """A named slice of the observation: `size` numbers, multiplied by `scale`."""
+    """A named slice of the observation: `size` numbers, multiplied by `scale`.
+
+    name: one of `TERMS`, or `goal.PART` or `sensor.NAME` for those numbers as they are
+    """
 
     name: str
     size: int
@@ -67,30 +60,30 @@ def projected_gravity(orientation: Array) -> Array:
     return _rows([2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1])
 
 
-def is_moving(command: Array) -> NDArray[np.bool_]:
-    """Whether a velocity command asks for more than standing, [N]."""
-    return np.atleast_1d(_is_moving(command))
+def is_moving(velocity: Array) -> NDArray[np.bool_]:
+    """Whether a velocity goal asks for more than standing, [N]."""
+    return np.atleast_1d(_is_moving(velocity))
 
 
-def _is_moving(command: Array) -> Any:
-    forward, left, turn = _columns(command)
+def _is_moving(velocity: Array) -> Any:
+    forward, left, turn = _columns(velocity)
     return (abs(forward) > STILL) | (abs(left) > STILL) | (abs(turn) > STILL)
 
 
-def gait_clock(measured: Measured) -> Array:
-    """Sine and cosine of the gait phase, zero when standing is commanded, [N, 2]."""
-    (phase,) = _columns(measured.phase[:, None])
-    angle, moving = 2 * np.pi * phase, _is_moving(measured.command)
+def gait_clock(seen: Seen) -> Array:
+    """Sine and cosine of the gait phase, zero when standing is asked for, [N, 2]."""
+    (phase,) = _columns(seen.phase[:, None])
+    angle, moving = 2 * np.pi * phase, _is_moving(seen.goal["velocity"])
     return _rows([np.sin(angle) * moving, np.cos(angle) * moving])
 
 
-TERMS: dict[str, Callable[[Measured], Array]] = {
-    "angular_velocity": lambda m: m.angular_velocity,
-    "projected_gravity": lambda m: projected_gravity(m.orientation),
-    "joint_position": lambda m: m.position - m.stand,
-    "joint_velocity": lambda m: m.velocity,
-    "action": lambda m: m.action,
-    "command": lambda m: m.command,
+TERMS: dict[str, Callable[[Seen], Array]] = {
+    "angular_velocity": lambda s: s.measured.angular_velocity,
+    "projected_gravity": lambda s: projected_gravity(s.measured.orientation),
+    "joint_position": lambda s: s.measured.position - s.robot.stand,
+    "joint_velocity": lambda s: s.measured.velocity,
+    "joint_torque": lambda s: s.measured.torque,
+    "action": lambda s: s.memory["action"],
     "gait_clock": gait_clock,
 }
 
@@ -99,12 +92,12 @@ def observation_size(terms: tuple[Term, ...]) -> int:
     return sum(term.size for term in terms)
 
 
-def observe(terms: tuple[Term, ...], measured: Measured) -> NDArray[np.float32]:
+def observe(terms: tuple[Term, ...], seen: Seen) -> NDArray[np.float32]:
     """The observation [N, sum of sizes]. Raises ValueError naming a term that doesn't fit."""
     functions, scales = _plan(terms)
     parts = []
     for term, function in zip(terms, functions, strict=True):
-        value = function(measured)
+        value = function(seen)
         if value.shape[-1] != term.size:
             raise ValueError(
                 f"observation term {term.name!r}: size {value.shape[-1]}, expected {term.size}"
@@ -114,12 +107,22 @@ def observe(terms: tuple[Term, ...], measured: Measured) -> NDArray[np.float32]:
 
 
 @cache
-def _plan(terms: tuple[Term, ...]) -> tuple[list[Callable[[Measured], Array]], Array]:
+def _plan(terms: tuple[Term, ...]) -> tuple[list[Callable[[Seen], Array]], Array]:
     """The function of each term, and what each number of the observation is multiplied by."""
-    for term in terms:
-        if term.name not in TERMS:
-            raise ValueError(
-                f"observation term {term.name!r}: unknown, expected one of {', '.join(TERMS)}"
-            )
     scales = np.repeat([float(term.scale) for term in terms], [term.size for term in terms])
-    return [TERMS[term.name] for term in terms], scales
+    return [function_of(term.name) for term in terms], scales
+
+
+def function_of(name: str) -> Callable[[Seen], Array]:
+    """What computes a term. Raises ValueError for an unknown one."""
+    kind, dot, key = name.partition(".")
+    if dot and kind == "goal":
+        return lambda seen: seen.goal[key]
+    if dot and kind == "sensor":
+        return lambda seen: np.asarray(seen.measured.sensors[key]).reshape(len(seen.phase), -1)
+    if name not in TERMS:
+        raise ValueError(
+            f"observation term {name!r}: unknown, expected goal.PART, sensor.NAME or one of "
+            f"{', '.join(TERMS)}"
+        )
+    return TERMS[name]

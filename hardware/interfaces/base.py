@@ -1,0 +1,147 @@
+"""The seam between a policy and a robot: what it sees, and how its output becomes a command.
+
+One pair of pure functions over N rows, `observe` and `command`, is used by the task it is trained
+on, by evaluation, viewer and robot. It travels in the bundle by name and parameters. What it must
+remember is its memory: named arrays, handed in and given back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from motoric.control.command import MotorCommand
+from motoric.hardware.goals import Goal, Part
+from motoric.hardware.measured import Array, Measured
+from motoric.hardware.robot import RobotSpec
+from numpy.typing import NDArray
+
+Memory = dict[str, NDArray[Any]]
+Observation = dict[str, NDArray[Any]]  # by the names of `Interface.inputs`
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a network: shape without the batch axis, numpy's name of the type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how well a step went; printed, logged and plotted under its name.
+
+    unit: "" for none; over: how steps become an episode: mean, max, sum, last or any (0 or 1)
+    text: a few words for tables
+    """
+
+    name: str
+    unit: str
+    over: str = "mean"
+    text: str = ""
+
+    OVER: ClassVar[tuple[str, ...]] = ("mean", "max", "sum", "last", "any")
+
+    def __post_init__(self) -> None:
+        if self.over not in self.OVER:
+            raise ValueError(f"metric {self.name}: over {self.over!r}, not of {self.OVER}")
+
+
+class Interface(ABC):
+    """Subclasses are frozen dataclasses: `robot`, `rate`, and fields that JSON can hold.
+
+    name: under which it is registered (`motoric.hardware.registry`)
+    robot: that is commanded; rate: Hz at which actions are carried out
+    goals: parts of the goal; inputs: what `observe` gives
+    action_low, action_high [A]: bounds of the action; beyond them it is clipped
+    sensors: names in `Measured.sensors` that it reads
+    metrics: what `measure` gives
+    """
+
+    name: ClassVar[str]
+    robot: RobotSpec
+    rate: float
+
+    @property
+    def goals(self) -> tuple[Part, ...]:
+        return ()
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    @abstractmethod
+    def action_low(self) -> Array: ...
+
+    @property
+    @abstractmethod
+    def action_high(self) -> Array: ...
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return ()
+
+    def begin(self, rows: int) -> Memory:
+        """Memory of N rows that begin; every array leads with N."""
+        return {}
+
+    @abstractmethod
+    def observe(self, measured: Measured, goal: Goal, memory: Memory) -> Observation:
+        """What the policy sees, each [N, ...]; may be asked any number of times."""
+
+    @abstractmethod
+    def command(
+        self, action: Array, measured: Measured, goal: Goal, memory: Memory
+    ) -> tuple[MotorCommand, Memory]:
+        """The command of an action [N, A] that is carried out, and the memory after it.
+
+        Called once for each action; a period without one leaves the memory as it is: what goes
+        by time is computed from `measured.time`.
+        """
+
+    def measure(self, measured: Measured, goal: Goal) -> dict[str, Array]:
+        """The metrics of a step, each [N]; NaN where they can't be known."""
+        return {}
+
+    def parameters(self) -> dict[str, Any]:
+        """Its fields as JSON values, without robot and rate; `make` takes them back."""
+        return {
+            f.name: _plain(getattr(self, f.name))
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if f.init and f.name not in ("robot", "rate")
+        }
+
+    @classmethod
+    def make(cls, robot: RobotSpec, rate: float, parameters: dict[str, Any]) -> Interface:
+        """The interface of a bundle. Raises ValueError or TypeError for what doesn't fit; a
+        subclass whose fields are more than numbers, texts and tuples of them says how here."""
+        known = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+        for key in parameters:
+            if key not in known or key in ("robot", "rate"):
+                raise ValueError(f"interface {cls.name}: no parameter {key!r}")
+        values = {key: _tuples(value) for key, value in parameters.items()}
+        return cls(robot=robot, rate=rate, **values)  # type: ignore[call-arg]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
