@@ -336,7 +336,7 @@ def child(pid: int) -> int:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"sim_server" in (path.parent / "cmdline").read_bytes():
+            if parent == pid and b"motoric.hardware.simulated.server" in (path.parent / "cmdline").read_bytes():
                 return int(path.parent.name)
     raise Failed("no simulator is running")
 
