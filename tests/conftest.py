@@ -13,8 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnx
 import pytest
+from motoric.hardware.goals import Part
+from motoric.hardware.interfaces.base import Interface, Tensor
+from motoric.hardware.interfaces.joint_targets import JointTargets
 from motoric.hardware.interfaces.terms import Term, observation_size
-from motoric.hardware.runtime.bundle import BundleSpec, Tensor, write_bundle
+from motoric.hardware.runtime.bundle import BundleSpec, Input, Network, write_bundle
 from motoric.hardware.specs.go2 import GO2
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,9 +34,18 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+VELOCITY = Part(
+    "velocity", ("forward", "left", "turn"), ("m/s", "m/s", "rad/s"),
+    (-0.6, -0.4, -0.8), (1.0, 0.4, 0.8), halts=True,
+)  # fmt: skip
 TERMS = (
     Term("angular_velocity", 3, 0.25), Term("projected_gravity", 3), Term("joint_position", 12),
-    Term("joint_velocity", 12, 0.05), Term("action", 12), Term("command", 3), Term("gait_clock", 2),
+    Term("joint_velocity", 12, 0.05), Term("action", 12), Term("goal.velocity", 3),
+    Term("gait_clock", 2),
+)  # fmt: skip
+GO2_INTERFACE = JointTargets(
+    GO2, 50.0, TERMS, (0.6, 1.0, 1.0) * 4, goals=(VELOCITY,), gait_frequency=2.0,
+    measures=("velocity_error", "distance", "fell"),
 )  # fmt: skip
 
 
@@ -57,25 +69,27 @@ def linear(weight: np.ndarray, bias: np.ndarray) -> bytes:
     return model.SerializeToString()
 
 
-def go2_spec(**changes) -> BundleSpec:
+def policy_network(inputs=(), outputs=(), file="policy.onnx") -> Network:
+    """What `linear` makes with a Go2's observations, unless said otherwise."""
+    inputs = inputs or (Input("observation", (observation_size(TERMS),)),)
+    return Network("policy", file, inputs, outputs or (Tensor("action", (12,)),))
+
+
+def go2_spec(interface: Interface = GO2_INTERFACE, **changes) -> BundleSpec:
     values = {
         "task": "go2_velocity",
-        "inputs": (Tensor("observation", (observation_size(TERMS),), "float32"),),
-        "action": Tensor("action", (12,), "float32"),
+        "networks": (policy_network(),),
+        "action": Tensor("action", (12,)),
         "robot": "go2",
-        "rate": 50.0,
+        "rate": interface.rate,
         "action_low": (-1.0,) * 12,
         "action_high": (1.0,) * 12,
-        "terms": TERMS,
+        "interface": {"name": interface.name, "parameters": interface.parameters()},
         "joints": GO2.joints,
         "stand": tuple(GO2.stand.tolist()),
-        "action_scale": (0.6, 1.0, 1.0) * 4,
         "kp": tuple(GO2.kp.tolist()),
         "kd": tuple(GO2.kd.tolist()),
         "limits": GO2.limits,
-        "command_low": (-0.6, -0.4, -0.8),
-        "command_high": (1.0, 0.4, 0.8),
-        "gait_frequency": 2.0,
     }
     return BundleSpec(**values | changes)
 
@@ -84,11 +98,16 @@ def standing() -> bytes:
     return linear(np.zeros((observation_size(TERMS), 12)), np.zeros(12))
 
 
+def write_policy(folder: Path, onnx: bytes | None = None, spec: BundleSpec | None = None) -> Path:
+    """A bundle of one network; one of a Go2 that stands still, unless said otherwise."""
+    write_bundle(folder, {"policy.onnx": onnx or standing()}, spec or go2_spec())
+    return folder
+
+
 @pytest.fixture
 def bundle_folder(tmp_path) -> Path:
     """A bundle that stands still."""
-    write_bundle(tmp_path / "bundle", standing(), go2_spec())
-    return tmp_path / "bundle"
+    return write_policy(tmp_path / "bundle")
 
 
 # Odd for one process of a test run, even for the other: no two meet in a domain.

@@ -8,12 +8,13 @@ remember is its memory: named arrays, handed in and given back.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
 from motoric.control.command import MotorCommand
+from motoric.hardware.fields import plain, read_fields
 from motoric.hardware.goals import Goal, Part
 from motoric.hardware.measured import Array, Measured
 from motoric.hardware.robot import RobotSpec
@@ -30,6 +31,20 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+
+    TYPES: ClassVar[tuple[str, ...]] = (
+        "float32", "float64", "float16", "uint8", "int8", "int16", "int32", "int64", "bool",
+    )  # fmt: skip
+    MOST: ClassVar[int] = 2**26  # numbers in one row
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= 200:
+            raise ValueError(f"tensor {self.name[:20]!r}: expected a name of 1 to 200 characters")
+        if self.dtype not in self.TYPES:
+            raise ValueError(f"tensor {self.name}: type {self.dtype!r}, not of {self.TYPES}")
+        size = math.prod(self.shape)
+        if len(self.shape) > 8 or min(self.shape, default=1) < 1 or size > self.MOST:
+            raise ValueError(f"tensor {self.name}: shape {self.shape} is not allowed")
 
 
 @dataclass(frozen=True)
@@ -116,32 +131,13 @@ class Interface(ABC):
     def parameters(self) -> dict[str, Any]:
         """Its fields as JSON values, without robot and rate; `make` takes them back."""
         return {
-            f.name: _plain(getattr(self, f.name))
+            f.name: plain(getattr(self, f.name))
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
             if f.init and f.name not in ("robot", "rate")
         }
 
     @classmethod
-    def make(cls, robot: RobotSpec, rate: float, parameters: dict[str, Any]) -> Interface:
-        """The interface of a bundle. Raises ValueError or TypeError for what doesn't fit; a
-        subclass whose fields are more than numbers, texts and tuples of them says how here."""
-        known = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-        for key in parameters:
-            if key not in known or key in ("robot", "rate"):
-                raise ValueError(f"interface {cls.name}: no parameter {key!r}")
-        values = {key: _tuples(value) for key, value in parameters.items()}
-        return cls(robot=robot, rate=rate, **values)  # type: ignore[call-arg]
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+    def make(cls, robot: RobotSpec, rate: float, parameters: dict[str, Any]) -> Self:
+        """The interface of a bundle. Raises ValueError for what doesn't fit; a subclass whose
+        fields are more than `motoric.hardware.fields` can read says here how to make them."""
+        return read_fields(cls, parameters, given={"robot": robot, "rate": rate})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from motoric.control.command import MotorCommand, hold
@@ -66,9 +65,7 @@ class JointTargets(Interface):
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        return tuple(
-            t.name.partition(".")[2] for t in self.terms if t.name.startswith("sensor.")
-        )
+        return tuple(t.name.partition(".")[2] for t in self.terms if t.name.startswith("sensor."))
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -94,10 +91,5 @@ class JointTargets(Interface):
         return hold(target, robot.kp, robot.kd), memory | {"action": action}
 
     def measure(self, measured: Measured, goal: Goal) -> dict[str, Array]:
-        return {name: METRICS[name][1](measured, goal) for name in self.measures}
-
-    @classmethod
-    def make(cls, robot: RobotSpec, rate: float, parameters: dict[str, Any]) -> Interface:
-        terms = tuple(Term(**term) for term in parameters.pop("terms"))
-        goals = tuple(Part(**part) for part in parameters.pop("goals", ()))
-        return super().make(robot, rate, parameters | {"terms": terms, "goals": goals})
+        dt = 1.0 / self.rate
+        return {name: METRICS[name][1](measured, goal, dt) for name in self.measures}

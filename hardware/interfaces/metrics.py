@@ -1,4 +1,7 @@
-"""Metrics by name: what can be said of a step from what a robot measures and is asked for."""
+"""Metrics by name: what can be said of a step from what a robot measures and is asked for.
+
+Each is a function of N rows measured, their goal, and the length of the step, s.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,37 @@ TILTED = 0.5  # cosine of the tilt that counts as fallen
 LOW = 0.15  # m; so does a base lower than this
 
 
-def velocity_error(measured: Measured, goal: Goal) -> Array:
+def velocity_error(measured: Measured, goal: Goal, dt: float) -> Array:
     """|v - v*| in the plane, m/s, [N]."""
     return np.linalg.norm(measured.base_velocity[:, :2] - goal["velocity"][:, :2], axis=1)
 
 
-def speed(measured: Measured, goal: Goal) -> Array:
+def speed(measured: Measured, goal: Goal, dt: float) -> Array:
     """In the plane, m/s, [N]."""
     return np.linalg.norm(measured.base_velocity[:, :2], axis=1)
 
 
-def power(measured: Measured, goal: Goal) -> Array:
+def distance(measured: Measured, goal: Goal, dt: float) -> Array:
+    """Travelled in the plane in this step, m, [N]."""
+    return speed(measured, goal, dt) * dt
+
+
+def power(measured: Measured, goal: Goal, dt: float) -> Array:
     """Mechanical, of the motors, sum |tau dq|, W, [N]."""
     return np.abs(measured.torque * measured.velocity).sum(1)
 
 
-def fell(measured: Measured, goal: Goal) -> Array:
+def fell(measured: Measured, goal: Goal, dt: float) -> Array:
     """Tilted by more than 60 degrees, or the base below 0.15 m, [N]."""
     x, y = measured.orientation[:, 1], measured.orientation[:, 2]
     upright = 1 - 2 * (x * x + y * y)
     return ((upright < TILTED) | (measured.base_position[:, 2] < LOW)).astype(np.float64)
 
 
-METRICS: dict[str, tuple[Metric, Callable[[Measured, Goal], Array]]] = {
+METRICS: dict[str, tuple[Metric, Callable[[Measured, Goal, float], Array]]] = {
     "velocity_error": (Metric("velocity_error", "m/s", "mean", "velocity error"), velocity_error),
     "speed": (Metric("speed", "m/s", "mean", "speed"), speed),
+    "distance": (Metric("distance", "m", "sum", "distance"), distance),
     "power": (Metric("power", "W", "mean", "motor power"), power),
     "fell": (Metric("fell", "", "any", "fell"), fell),
 }

@@ -29,7 +29,7 @@ B2 = RobotSpec(
     kp=np.full(12, 1000.0),
     kd=np.full(12, 10.0),
     damping=np.tile([8.0, 8.0, 16.0], 4),
-    mjcf="b2.xml",
+    model="b2.xml",
     feet=LEGS,
     base_height=0.55,
 )

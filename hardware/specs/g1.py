@@ -63,6 +63,6 @@ G1 = RobotSpec(
     kp=_KP,
     kd=_KD,
     damping=_DAMPING,
-    mjcf="g1.xml",
+    model="g1.xml",
     base_height=0.76,
 )

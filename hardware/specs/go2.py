@@ -28,7 +28,7 @@ GO2 = RobotSpec(
     kp=np.full(12, 35.0),
     kd=np.full(12, 0.8),
     damping=np.full(12, 2.0),
-    mjcf="go2.xml",
+    model="go2.xml",
     feet=LEGS,
     base_height=0.32,
 )
