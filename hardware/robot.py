@@ -7,6 +7,7 @@ All values are in SI units; joint arrays follow `RobotSpec.joints`. Quaternions 
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 SLACK = 1e-6  # of a command's numbers over their limits: rounding on the way
+SENSOR_TYPES = ("float64", "float32", "int64", "int32", "uint16", "uint8", "bool")
 # Signals that must end a program with the motors damped or off: a stopped process can do neither.
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")
 
@@ -37,13 +39,34 @@ class MotorsDamped(RobotError):
 class Sensor:
     """A sensor of a robot: its name in `RobotState.sensors`, shape, type, and unit of its values.
 
-    A camera is one of shape (height, width, 3) and type uint8.
+    A camera is one of shape (height, width, 3) and type uint8; its values are read-only images.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float64"
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"sensor {self.name!r}: expected a name")
+        if not all(isinstance(n, int) and n > 0 for n in self.shape):
+            raise ValueError(f"sensor {self.name}: shape {self.shape}, expected sizes of 1 or more")
+        if self.dtype not in SENSOR_TYPES:
+            raise ValueError(
+                f"sensor {self.name}: dtype {self.dtype!r}, expected one of "
+                f"{', '.join(SENSOR_TYPES)}"
+            )
+
+    @property
+    def is_camera(self) -> bool:
+        return self.dtype == "uint8" and len(self.shape) == 3 and self.shape[2] == 3
+
+    @property
+    def bytes(self) -> int:
+        """Of one value."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -55,7 +78,8 @@ class RobotSpec:
     stand, rest: joint positions standing and lying, rad, [J]
     kp, kd: gains of the motors' position control, N m / rad and N m s / rad, [J]
     damping: kd of the damped state, in which the robot sinks by its weight, N m s / rad, [J]
-    kp_max, kd_max: the highest gains a command may ask for, [J]; the robot's own unless given
+    kp_max, kd_max: the highest gains a command may ask for, [J]; the robot's own unless given,
+        where kd_max is never below damping
     model: its MJCF or URDF: a file name in `motoric.hardware.models`, or a path; None: it has none
     fixed: its base is bolted down
     feet: geoms of the model that may touch the ground
@@ -75,30 +99,57 @@ class RobotSpec:
     fixed: bool = False
     feet: tuple[str, ...] = ()
     base_height: float = 0.0
-    kp_max: Array | None = None
-    kd_max: Array | None = None
+    kp_max: Array = None  # pyright: ignore[reportAssignmentType]
+    kd_max: Array = None  # pyright: ignore[reportAssignmentType]
     sensors: tuple[Sensor, ...] = ()
 
     def __post_init__(self) -> None:
-        damping, joints = np.array(self.damping, np.float64), len(self.joints)
-        if damping.shape != (joints,):
-            raise ValueError(f"damping: shape {damping.shape}, expected {(joints,)}")
-        for joint, value in zip(self.joints, damping, strict=True):
-            if not 0 < value < np.inf:
-                raise ValueError(f"damping of {joint}: {value}, expected a positive number")
-        damping.flags.writeable = False
-        object.__setattr__(self, "damping", damping)
+        if len(set(self.joints)) != len(self.joints):
+            raise ValueError(f"joints: {', '.join(self.joints)}: a name is there twice")
+        if self.limits.lower.shape != (len(self.joints),):
+            raise ValueError(
+                f"limits: of {len(self.limits.lower)} joints, expected {len(self.joints)}"
+            )
+        for name in ("stand", "rest"):
+            self._keep(name, self.limits.lower, self.limits.upper)
+        for name in ("kp", "kd"):
+            self._keep(name, 0.0)
+        self._keep("damping", np.finfo(np.float64).tiny, words="a positive number")
+        for name, least in (("kp", self.kp), ("kd", np.maximum(self.kd, self.damping))):
+            if getattr(self, f"{name}_max") is None:
+                object.__setattr__(self, f"{name}_max", least)
+            self._keep(f"{name}_max", least)
+        names = [sensor.name for sensor in self.sensors]
+        if len(set(names)) != len(names):
+            raise ValueError(f"sensors: {', '.join(names)}: a name is there twice")
+        object.__setattr__(self, "sensors", tuple(self.sensors))
+
+    def _keep(
+        self, name: str, least: Array | float, most: Array | float = np.inf, words: str = ""
+    ) -> None:
+        """Make an array [J] finite numbers in bounds that nobody can write to."""
+        value = np.array(getattr(self, name), np.float64)
+        if value.shape != (len(self.joints),):
+            raise ValueError(f"{name}: shape {value.shape}, expected {(len(self.joints),)}")
+        low, high = np.broadcast_to(least, value.shape), np.broadcast_to(most, value.shape)
+        for joint, v, a, b in zip(self.joints, value, low, high, strict=True):
+            if not (a <= v <= b and v < np.inf):  # false for NaN
+                expected = words or (f"{a:g} to {b:g}" if b < np.inf else f"at least {a:g}")
+                raise ValueError(f"{name} of {joint}: {v}, expected {expected}")
+        value.flags.writeable = False
+        object.__setattr__(self, name, value)
 
     @functools.cached_property
     def bounds(self) -> tuple[Array, Array]:
         """Least and most of a command's position, velocity, torque, kp and kd, each [5, J]."""
-        limits, most = self.limits, np.full(len(self.joints), np.finfo(np.float64).max)
+        limits, least = self.limits, np.full(len(self.joints), -SLACK)
         velocity, torque = limits.velocity + SLACK, limits.torque + SLACK
-        least = np.full(len(self.joints), -SLACK)
         return (
             np.stack([limits.lower - SLACK, -velocity, -torque, least, least]),
-            np.stack([limits.upper + SLACK, velocity, torque, most, most]),
-        )
+            np.stack([
+                limits.upper + SLACK, velocity, torque, self.kp_max + SLACK, self.kd_max + SLACK,
+            ]),
+        )  # fmt: skip
 
     @property
     def blind_damping(self) -> Array:
@@ -151,9 +202,8 @@ def command_problem(command: MotorCommand, spec: RobotSpec) -> str | None:
     what = f"{names[row]} {asked[row, joint]:.3f} of {spec.joints[joint]}"
     if not np.isfinite(asked[row, joint]):
         return f"{what} is not finite"
-    if row > 2:
-        return f"{what} is not allowed, expected at least 0"
-    return f"{what} is not allowed, expected {low[row, joint]:.3f} to {high[row, joint]:.3f}"
+    least, most = low[row, joint] + SLACK, high[row, joint] - SLACK
+    return f"{what} is not allowed, expected {least:.3f} to {most:.3f}"
 
 
 class Robot(ABC):

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from motoric.control.command import MotorCommand
 from motoric.control.limits import JointLimits
 from motoric.hardware.dynamixel import timing
 from motoric.hardware.dynamixel.models import (
@@ -51,14 +52,7 @@ from motoric.hardware.dynamixel.models import (
     from_bytes,
     to_bytes,
 )
-from motoric.hardware.robot import (
-    Array,
-    Robot,
-    RobotCommand,
-    RobotError,
-    RobotSpec,
-    RobotState,
-)
+from motoric.hardware.robot import Array, Robot, RobotError, RobotSpec, RobotState
 
 if TYPE_CHECKING:
     from motoric.hardware.dynamixel.bus import Bus
@@ -396,7 +390,7 @@ class DynamixelRobot(Robot):
 
     def _forget(self) -> None:
         self._state: RobotState | None = None
-        self._command: tuple[float, RobotCommand] | None = None
+        self._command: tuple[float, MotorCommand] | None = None
         self._error: RobotError | None = None
         self._ticks: tuple[float, float, list[int]] | None = None
         self._sequence = 0
@@ -600,7 +594,7 @@ class DynamixelRobot(Robot):
             raise RobotError(f"{self.spec.name}: no state from the servos for {age:.1f} s")
         return state
 
-    def write(self, command: RobotCommand) -> None:
+    def write(self, command: MotorCommand) -> None:
         if self._error is not None:
             raise self._error
         if self._bus is None:
@@ -618,7 +612,7 @@ class DynamixelRobot(Robot):
             raise RobotError(f"{self.spec.name}: command with negative gains")
         limits = self.spec.limits
         values["position"] = np.clip(values["position"], limits.lower, limits.upper)
-        checked = RobotCommand(command.time, command.sequence, **values)
+        checked = MotorCommand(**values, time=command.time, sequence=command.sequence)
         self._command = time.monotonic(), checked
         self._wake.set()
 

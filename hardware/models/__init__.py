@@ -11,13 +11,13 @@ from motoric.hardware.robot import RobotSpec
 
 def load_model(robot: RobotSpec) -> mujoco.MjModel:
     """The robot's MJCF with the spec's gains; joints and feet are checked against the spec."""
-    if robot.mjcf is None:
+    if robot.model is None:
         raise ValueError(f"{robot.name}: has no model to simulate or show")
-    path = Path(str(files("motoric.hardware.models") / robot.mjcf))
+    path = Path(str(files("motoric.hardware.models") / robot.model))
     model = mujoco.MjModel.from_xml_path(str(path))
     joints = tuple(model.joint(i).name for i in range(1, model.njnt))
     if joints != robot.joints:
-        raise ValueError(f"{robot.mjcf}: joints {joints}, expected {robot.joints}")
+        raise ValueError(f"{robot.model}: joints {joints}, expected {robot.joints}")
     model.actuator_gainprm[:, 0] = robot.kp
     model.actuator_biasprm[:, 1] = -robot.kp
     model.actuator_biasprm[:, 2] = -robot.kd

@@ -58,7 +58,7 @@ def to_urdf(model: mujoco.MjModel, robot: RobotSpec) -> str:
             or model.jnt_type[index] != mujoco.mjtJoint.mjJNT_HINGE
             or np.any(model.jnt_pos[index])
         ):
-            raise ValueError(f"{robot.mjcf}: body {name} has no single hinge in its origin")
+            raise ValueError(f"{robot.model}: body {name} has no single hinge in its origin")
         joint, parent = model.joint(index).name, model.body(model.body_parentid[body]).name
         where = model.body_pos[body], model.body_quat[body]
         element = _joint(root, joint, "revolute", parent, name, *where, model.jnt_axis[index])

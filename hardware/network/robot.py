@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from motoric.control.command import MotorCommand
 from motoric.hardware.drivers import DRIVERS, ROBOTS, make_robot
 from motoric.hardware.network import channel
 from motoric.hardware.network.channel import Channel, Message
 from motoric.hardware.network.server import ACTIVATION, STATUS, Motors, decode_state
-from motoric.hardware.robot import Robot, RobotCommand, RobotError, RobotSpec, RobotState
+from motoric.hardware.robot import Robot, RobotError, RobotSpec, RobotState
 from motoric.hardware.simulated import packets
 
 CONNECT_SECONDS = 5.0
@@ -155,7 +156,7 @@ class RemoteRobot(Robot):
             assert self._state is not None
             return self._state
 
-    def write(self, command: RobotCommand) -> None:
+    def write(self, command: MotorCommand) -> None:
         with self._lock:
             self._check(time.monotonic())
             number = ACTIVATION.pack(self._activation)

@@ -29,17 +29,11 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from motoric.control.command import MotorCommand
 from motoric.control.limits import torque_scale
 from motoric.hardware.network import channel
 from motoric.hardware.network.channel import Channel, Message, named
-from motoric.hardware.robot import (
-    MotorsDamped,
-    Robot,
-    RobotCommand,
-    RobotError,
-    RobotState,
-    command_problem,
-)
+from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState, command_problem
 from motoric.hardware.simulated import packets
 
 PENDING = 16  # handshakes begun and not ended
@@ -375,7 +369,7 @@ class RobotServer:
     def _write(self, *values: np.ndarray) -> None:
         self._count += 1
         try:
-            self.robot.write(RobotCommand(self._clock(), self._count, *values))
+            self.robot.write(MotorCommand(*values, time=self._clock(), sequence=self._count))
         except MotorsDamped as error:  # its own watchdog was first
             if self.motors is Motors.ON:
                 self._damp(str(error))

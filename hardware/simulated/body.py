@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import mujoco
 import numpy as np
+from motoric.control.command import MotorCommand
 from motoric.hardware.models import load_model
-from motoric.hardware.robot import Array, RobotCommand, RobotSpec, RobotState
+from motoric.hardware.robot import Array, RobotSpec, RobotState
 
 TIMESTEP = 0.0025  # s
 WATCHDOG = 0.1  # s without a command until the motors damp
@@ -41,7 +42,7 @@ class Motors:
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
         self.on = False
-        self.command: RobotCommand | None = None
+        self.command: MotorCommand | None = None
         self.commanded_at = -np.inf  # simulated time
         self.steps = 0
 
@@ -50,7 +51,7 @@ class Motors:
         """Simulated, s."""
         raise NotImplementedError
 
-    def take(self, command: RobotCommand) -> None:
+    def take(self, command: MotorCommand) -> None:
         self.command, self.commanded_at = command, self.time
 
     @property

@@ -15,7 +15,8 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from motoric.hardware.robot import RobotCommand, RobotState
+from motoric.control.command import MotorCommand
+from motoric.hardware.robot import RobotState
 
 MAGIC, VERSION = b"MTRC", 1
 HELLO, STATE, COMMAND, ACTIVATE, DEACTIVATE, FAULT, DAMPED = range(1, 8)
@@ -103,20 +104,20 @@ def decode_state(packet: Packet, joints: int) -> RobotState:
     )  # fmt: skip
 
 
-def command_payload(command: RobotCommand) -> bytes:
+def command_payload(command: MotorCommand) -> bytes:
     parts = (command.position, command.velocity, command.kp, command.kd, command.torque)
     return np.concatenate(parts).astype("<f8").tobytes()
 
 
-def encode_command(command: RobotCommand) -> bytes:
+def encode_command(command: MotorCommand) -> bytes:
     return encode(Packet(COMMAND, command.sequence, command.time, command_payload(command)))
 
 
-def decode_command(packet: Packet, joints: int) -> RobotCommand:
+def decode_command(packet: Packet, joints: int) -> MotorCommand:
     """Raises ValueError where the size doesn't fit the joints or a number is not finite."""
     values = np.frombuffer(packet.payload, "<f8")
     if len(values) != 5 * joints:
         raise ValueError(f"command of {len(values)} numbers, expected {5 * joints}")
     if not np.isfinite(values).all():
         raise ValueError("command: not finite")
-    return RobotCommand(packet.time, packet.sequence, *values.reshape(5, joints))
+    return MotorCommand(*values.reshape(5, joints), time=packet.time, sequence=packet.sequence)

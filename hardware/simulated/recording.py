@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from motoric.control.supervisor import SafeCommand
+from motoric.control.command import MotorCommand
 from motoric.hardware.runtime.log import LogWriter
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Recording:
         kp, kd, target, offset = simulation.law()
         self._log.tick(
             time.monotonic(), simulation.steps, simulation.state(),
-            SafeCommand(target, self._zero, kp.copy(), kd, offset), None,
+            MotorCommand(target, self._zero, kp.copy(), kd, offset), None,
             {"mode": simulation.mode, "reason": reason},
         )  # fmt: skip
 

@@ -13,14 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from motoric.control.command import MotorCommand
 from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.robot import (
-    MotorsDamped,
-    Robot,
-    RobotCommand,
-    RobotError,
-    RobotState,
-)
+from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState
 from motoric.hardware.simulated import packets
 
 ENGINES = ("mujoco", "pybullet")
@@ -49,7 +44,7 @@ class SimRobot(Robot):
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
-        if robot not in (known := [name for name, spec in ROBOTS.items() if spec.mjcf]):
+        if robot not in (known := [name for name, spec in ROBOTS.items() if spec.model]):
             raise ValueError(f"robot: {robot!r}, expected one of {', '.join(known)}")
         self.spec, self._faults = ROBOTS[robot], faults
         self.engine, self.record = engine, record
@@ -119,7 +114,7 @@ class SimRobot(Robot):
             raise RobotError(f"simulated {self.spec.name}: no state yet, configure it first")
         return self._state
 
-    def write(self, command: RobotCommand) -> None:
+    def write(self, command: MotorCommand) -> None:
         if self._damped and not command.damps:
             raise MotorsDamped(
                 f"simulated {self.spec.name}: no command for 0.1 s, its motors are damped; "

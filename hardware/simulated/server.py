@@ -20,8 +20,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from motoric.control.command import MotorCommand
 from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.robot import RobotCommand, RobotSpec
+from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulated import packets
 from motoric.hardware.simulated.body import LAG, TIMESTEP, WATCHDOG, Body, real_time
 from motoric.hardware.simulated.recording import Recording
@@ -51,7 +52,7 @@ class Latch:
         """The client has gone: damped, and the next one has to switch the motors on."""
         self._motors.command, self.closed, self.tell = None, True, False
 
-    def take(self, command: RobotCommand) -> None:
+    def take(self, command: MotorCommand) -> None:
         if self.closed:
             self.tell = True
         else:
@@ -211,7 +212,7 @@ def _end_with_parent() -> threading.Event:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("robot", choices=sorted(n for n, r in ROBOTS.items() if r.mjcf))
+    parser.add_argument("robot", choices=sorted(n for n, r in ROBOTS.items() if r.model))
     parser.add_argument("--faults", action="store_true", help="obey injected faults (tests)")
     parser.add_argument("--record", help="file for what the motors did")
     parser.add_argument("--engine", choices=("mujoco", "pybullet"), default="mujoco")

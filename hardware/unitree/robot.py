@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from motoric.control.command import MotorCommand
 from motoric.hardware.robot import (
     Array,
     MotorsDamped,
     Robot,
-    RobotCommand,
     RobotError,
     RobotSpec,
     RobotState,
@@ -388,7 +388,7 @@ class UnitreeRobot(Robot):
             for data in self._bms.take():
                 self._battery = float(messages.HG_BMS.decode(data)["soc"])
 
-    def write(self, command: RobotCommand) -> None:
+    def write(self, command: MotorCommand) -> None:
         if not self._sending:
             raise RobotError(f"{self.spec.name} is not active")
         if self._error:

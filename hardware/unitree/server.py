@@ -22,7 +22,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from motoric.hardware.robot import RobotCommand, RobotSpec
+from motoric.control.command import MotorCommand
+from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulated.body import Body, real_time
 from motoric.hardware.simulated.recording import Recording
 from motoric.hardware.simulated.stand_in import StandIn
@@ -87,7 +88,7 @@ class MotionService:
             return 0, ""
         return rpc.NOT_IMPLEMENTED, ""
 
-    def command(self, now: float) -> RobotCommand | None:
+    def command(self, now: float) -> MotorCommand | None:
         """What it wants of the motors; None: damping."""
         if self.damps:
             return None
@@ -97,7 +98,7 @@ class MotionService:
         target = self._from + smooth * (self._to - self._from)
         if self.treads:
             target = target + 0.1 * np.sin(2 * np.pi * now)
-        return RobotCommand(now, 0, target, zero, 2.0 * self.spec.kp, 2.0 * self.spec.kd, zero)
+        return MotorCommand(target, zero, 2.0 * self.spec.kp, 2.0 * self.spec.kd, zero, now)
 
 
 class SimulatedUnitree(StandIn):
@@ -216,7 +217,7 @@ class SimulatedUnitree(StandIn):
         """unitree_hg names the machine, and here the joints in series only."""
         return self._go or (message["mode_machine"], message["mode_pr"]) == (MODE_MACHINE, 0)
 
-    def _decode(self, message: np.ndarray) -> RobotCommand:
+    def _decode(self, message: np.ndarray) -> MotorCommand:
         motor = message["motor_cmd"][self._motors]
         number = {n: motor[n].astype(np.float64) for n in ("q", "dq", "tau", "kp", "kd")}
         on = motor["mode"] == messages.SERVO
@@ -225,14 +226,13 @@ class SimulatedUnitree(StandIn):
         # A stop value means that this part of the control law is left out.
         follows = on & (np.abs(number["q"]) < 1e3)
         turns = on & (np.abs(number["dq"]) < messages.VELOCITY_STOP)
-        return RobotCommand(
-            self.simulation.data.time,
-            0,
-            np.where(follows, number["q"], 0.0),
-            np.where(turns, number["dq"], 0.0),
-            np.where(follows, number["kp"], 0.0),
-            np.where(turns, number["kd"], 0.0),
-            number["tau"],
+        return MotorCommand(
+            position=np.where(follows, number["q"], 0.0),
+            velocity=np.where(turns, number["dq"], 0.0),
+            kp=np.where(follows, number["kp"], 0.0),
+            kd=np.where(turns, number["kd"], 0.0),
+            torque=number["tau"],
+            time=self.simulation.data.time,
         )
 
     def _imu(self, imu: np.ndarray) -> None:

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from motoric.control.command import MotorCommand
 from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.robot import RobotCommand, command_problem
+from motoric.hardware.robot import command_problem
 from motoric.hardware.specs.go2 import GO2
 
 
@@ -40,7 +41,7 @@ def test_damping_without_a_known_speed_keeps_within_the_torque(spec):
 def test_each_joint_of_a_command_on_each_side_of_its_limits(spec):
     """Rounding to float32 on the way is forgiven."""
     limits, zero = spec.limits, np.zeros(len(spec.joints))
-    good = RobotCommand(0.0, 0, spec.stand, zero, spec.kp, spec.kd, zero)
+    good = MotorCommand(spec.stand, zero, spec.kp, spec.kd, zero)
     assert command_problem(good, spec) is None
     edges = [("position", limits.lower, -1), ("position", limits.upper, 1)]
     edges += [(n, s * getattr(limits, n), s) for n in ("velocity", "torque") for s in (-1, 1)]

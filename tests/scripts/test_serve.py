@@ -11,8 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from motoric.control.command import MotorCommand
 from motoric.hardware.network.robot import RemoteRobot
-from motoric.hardware.robot import STOPS, RobotCommand, RobotError
+from motoric.hardware.robot import STOPS, RobotError
 from motoric.hardware.specs.go2 import GO2
 
 ZERO = np.zeros(12)
@@ -25,7 +26,7 @@ def commanded(said: str) -> RemoteRobot:
     robot.configure()
     robot.activate()
     for _ in range(10):
-        robot.write(RobotCommand(0.0, 0, GO2.rest, ZERO, GO2.kp, GO2.kd, ZERO))
+        robot.write(MotorCommand(GO2.rest, ZERO, GO2.kp, GO2.kd, ZERO))
         time.sleep(0.01)
     return robot
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from motoric.control.command import MotorCommand
 from motoric.control.loop import RateLoop
 from motoric.hardware.drivers import DRIVERS, STAND_INS, make_robot
 from motoric.hardware.dynamixel import stand_in as simulated_chain
@@ -24,7 +25,6 @@ from motoric.hardware.dynamixel.robot import (
     save_calibration,
 )
 from motoric.hardware.dynamixel.stand_in import SimulatedChain
-from motoric.hardware.robot import RobotCommand
 from motoric.hardware.specs.b2 import B2
 from motoric.hardware.specs.g1 import G1
 from motoric.scripts.cli import main
@@ -227,7 +227,7 @@ def test_our_driver_moves_the_other_unitree_robots(simulate, domain, spec):
             if np.abs(state.position - spec.stand).max() < 0.1 or time.monotonic() > end:
                 break
             target = begin + min(tick / 300, 1.0) * (spec.stand - begin)
-            robot.write(RobotCommand(time.monotonic(), tick, target, zero, kp, spec.kd, zero))
+            robot.write(MotorCommand(target, zero, kp, spec.kd, zero, time.monotonic(), tick))
         assert np.abs(state.position - spec.stand).max() < 0.1
         assert state.battery == 95
         if spec is B2:

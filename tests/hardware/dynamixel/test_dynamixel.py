@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from motoric.control.command import MotorCommand
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.dynamixel import protocol
@@ -23,7 +24,7 @@ from motoric.hardware.dynamixel.emulator import Emulator, make_chain
 from motoric.hardware.dynamixel.models import ANGLE, REGISTERS
 from motoric.hardware.dynamixel.robot import Calibrated, DynamixelRobot, save_calibration
 from motoric.hardware.interfaces.terms import Term
-from motoric.hardware.robot import RobotCommand, RobotError
+from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.bundle import Bundle, BundleSpec, Tensor, write_bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.runtime.log import read_log
@@ -91,9 +92,9 @@ class Arm:
         spec = self.robot.spec
         zero = np.zeros(6)
         self.robot.write(
-            RobotCommand(
-                time.monotonic(), 0, np.asarray(target, float), zero, kp * spec.kp, kd * spec.kd,
-                zero if torque is None else torque,
+            MotorCommand(
+                np.asarray(target, float), zero, kp * spec.kp, kd * spec.kd,
+                zero if torque is None else torque, time.monotonic(),
             )
         )  # fmt: skip
 
@@ -130,7 +131,7 @@ def test_the_spec_needs_no_port():
     robot = make_robot("dynamixel", **options())
     assert robot.spec.name == "x_arm6"
     assert robot.spec.joints[:2] == ("shoulder_pan", "shoulder_lift")
-    assert robot.spec.mjcf is None
+    assert robot.spec.model is None
     limits = robot.spec.limits
     for joint, torque in zip(robot.joints, limits.torque, strict=True):
         assert torque <= 0.5 * joint.model.stall_torque
@@ -363,7 +364,7 @@ def test_a_command_is_checked(arm):
     ]
     for position, kp, kd, words in bad:
         with pytest.raises(RobotError, match=words):
-            arm.robot.write(RobotCommand(0, 0, position, zero, kp, kd, zero))
+            arm.robot.write(MotorCommand(position, zero, kp, kd, zero))
     arm.hold(np.full(6, 9.0), 0.3)
     goals = (np.array(arm.values("goal_position")) - ZERO) * ANGLE
     np.testing.assert_allclose(goals, arm.robot.spec.limits.upper, atol=2 * ANGLE)
@@ -575,13 +576,13 @@ def test_a_lost_watchdog_setting_is_repeated(arm):
 HOST = """
 import signal, sys, time, json, numpy as np
 from motoric.hardware.dynamixel.robot import DynamixelRobot
-from motoric.hardware.robot import RobotCommand
+from motoric.control.command import MotorCommand
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs us with &
 robot = DynamixelRobot(**json.loads(sys.argv[1]))
 robot.configure(); robot.activate()
 zero, spec = np.zeros(6), robot.spec
 for tick in range(100000):
-    robot.write(RobotCommand(0, tick, spec.limits.upper, zero, spec.kp, spec.kd, zero))
+    robot.write(MotorCommand(spec.limits.upper, zero, spec.kp, spec.kd, zero))
     if tick == 5:
         print("moving", flush=True)
     if tick == 30 and sys.argv[2] == "exception":
@@ -954,7 +955,7 @@ def test_the_supervisor_sees_a_silent_bus(arm):
     for tick in range(400):
         state = arm.robot.read()
         sent = supervisor.update(time.monotonic(), state, None)
-        arm.robot.write(RobotCommand(0, tick, *vars(sent).values()))
+        arm.robot.write(sent)
         if tick == 10:
             assert supervisor.mode is Mode.SOFT_START
             with arm.emulator.lock:

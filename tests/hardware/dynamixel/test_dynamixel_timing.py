@@ -9,12 +9,13 @@ import dynamixel_sdk as sdk
 import numpy as np
 import pytest
 import yaml
+from motoric.control.command import MotorCommand
 from motoric.control.loop import RateLoop
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.dynamixel.emulator import make_chain
 from motoric.hardware.dynamixel.robot import GOAL_BYTES, STATE, DynamixelRobot, most_rate, timing
 from motoric.hardware.dynamixel.stand_in import SimulatedChain
-from motoric.hardware.robot import RobotCommand, RobotError
+from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.deploy import ticks_per_action
 
 from .test_dynamixel import options
@@ -157,8 +158,8 @@ def held(robot: DynamixelRobot, rate: float, seconds: float) -> float:
     loop = RateLoop(rate, round(seconds * rate))
     for tick in loop:
         numbers.add(robot.read().sequence)
-        command = RobotCommand(
-            time.monotonic(), tick, zero, zero, robot.spec.kp, robot.spec.kd, zero
+        command = MotorCommand(
+            zero, zero, robot.spec.kp, robot.spec.kd, zero, time.monotonic(), tick
         )
         robot.write(command)
     return len(numbers) / loop.deadline

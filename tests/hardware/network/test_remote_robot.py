@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from motoric.control.command import MotorCommand
 from motoric.control.realtime import scheduling
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.network import channel
@@ -23,7 +24,7 @@ from motoric.hardware.network import server as robot_server
 from motoric.hardware.network.channel import Channel
 from motoric.hardware.network.robot import RemoteRobot
 from motoric.hardware.network.server import Motors, RobotServer
-from motoric.hardware.robot import MotorsDamped, Robot, RobotCommand, RobotError, RobotState
+from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState
 from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.runtime.log import read_log
@@ -79,10 +80,10 @@ class Watched(Robot):
         self.calls.append("close")
 
 
-def order(position=None, kp=5.0, **changes) -> RobotCommand:
+def order(position=None, kp=5.0, **changes) -> MotorCommand:
     values = {"position": GO2.rest if position is None else position, "velocity": ZERO,
               "kp": np.full(12, kp), "kd": np.full(12, 0.5), "torque": ZERO}  # fmt: skip
-    return RobotCommand(0.0, 0, **values | changes)
+    return MotorCommand(**values | changes)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from motoric.hardware.robot import RobotCommand, RobotState
+from motoric.control.command import MotorCommand
+from motoric.hardware.robot import RobotState
 from motoric.hardware.simulated import packets
 from motoric.hardware.simulated.packets import Decoder, Packet, encode
 
@@ -32,7 +33,7 @@ def test_state_and_command_come_back():
     back = packets.decode_state(packet, 12)
     for name, value in vars(sent).items():
         np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
-    order = RobotCommand(2.5, 3, *np.random.default_rng(1).normal(size=(5, 12)))
+    order = MotorCommand(*np.random.default_rng(1).normal(size=(5, 12)), time=2.5, sequence=3)
     (packet,) = Decoder().feed(packets.encode_command(order))
     back = packets.decode_command(packet, 12)
     for name, value in vars(order).items():
@@ -40,12 +41,10 @@ def test_state_and_command_come_back():
 
 
 def test_a_command_that_does_not_fit_is_refused():
-    (packet,) = Decoder().feed(packets.encode_command(RobotCommand(0, 0, *np.zeros((5, 12)))))
+    (packet,) = Decoder().feed(packets.encode_command(MotorCommand(*np.zeros((5, 12)))))
     with pytest.raises(ValueError, match="60 numbers, expected 55"):
         packets.decode_command(packet, 11)
-    (packet,) = Decoder().feed(
-        packets.encode_command(RobotCommand(0, 0, *np.full((5, 12), np.nan)))
-    )
+    (packet,) = Decoder().feed(packets.encode_command(MotorCommand(*np.full((5, 12), np.nan))))
     with pytest.raises(ValueError, match="not finite"):
         packets.decode_command(packet, 12)
 

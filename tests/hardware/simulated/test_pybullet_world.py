@@ -9,11 +9,11 @@ import mujoco
 import numpy as np
 import pybullet
 import pytest
+from motoric.control.command import MotorCommand
 from motoric.envs.engine import rotate_inverse
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.models import load_model
 from motoric.hardware.models.urdf import GEAR, floor_friction, roll_pitch_yaw
-from motoric.hardware.robot import RobotCommand
 from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.simulated.body import Body
@@ -235,10 +235,10 @@ def test_roll_pitch_yaw_turn_back_into_the_matrix():
         np.testing.assert_allclose(got, wanted, atol=1e-7)
 
 
-def command(simulation, position, kp: float, kd: float) -> RobotCommand:
+def command(simulation, position, kp: float, kd: float) -> MotorCommand:
     ones = np.ones(12)
-    return RobotCommand(
-        simulation.time, 1, np.asarray(position), 0 * ones, kp * ones, kd * ones, 0 * ones
+    return MotorCommand(
+        np.asarray(position), 0 * ones, kp * ones, kd * ones, 0 * ones, simulation.time, 1
     )
 
 

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from motoric.control.command import MotorCommand
 from motoric.control.supervisor import Supervisor
 from motoric.hardware.network.server import RobotServer
-from motoric.hardware.robot import MotorsDamped, Robot, RobotCommand, RobotError, RobotState
+from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState
 from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.runtime.log import LogError, read_log
@@ -27,13 +28,13 @@ from motoric.hardware.specs.go2 import GO2
 from motoric.hardware.unitree.robot import GO2_WIRE, UnitreeRobot
 
 ZERO = np.zeros(12)
-DAMPED = RobotCommand(0.0, 0, GO2.stand, ZERO, ZERO, GO2.kd, ZERO)
+DAMPED = MotorCommand(GO2.stand, ZERO, ZERO, GO2.kd, ZERO)
 # N m beyond damping; the stand asks a lying leg for over 20, hitting the floor looks like 2
 QUIET = 6.0
 
 
-def stiff(position=GO2.stand) -> RobotCommand:
-    return RobotCommand(time.monotonic(), 0, position, ZERO, GO2.kp, GO2.kd, ZERO)
+def stiff(position=GO2.stand) -> MotorCommand:
+    return MotorCommand(position, ZERO, GO2.kp, GO2.kd, ZERO, time.monotonic())
 
 
 def hold(robot, seconds, seen=lambda state: None):

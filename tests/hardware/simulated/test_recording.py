@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from motoric.hardware.robot import RobotCommand, RobotError
+from motoric.control.command import MotorCommand
+from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.log import LogError, read_log
 from motoric.hardware.simulated.body import WATCHDOG, Body
 from motoric.hardware.simulated.recording import Recording
@@ -29,7 +30,7 @@ def test_every_step_is_what_the_motors_did(tmp_path):
 
     step(3)
     simulation.on = True
-    simulation.take(RobotCommand(0.0, 0, GO2.rest + 0.05, ZERO, GO2.kp, GO2.kd, ZERO + 0.5))
+    simulation.take(MotorCommand(GO2.rest + 0.05, ZERO, GO2.kp, GO2.kd, ZERO + 0.5))
     watched = round(WATCHDOG / simulation.model.opt.timestep)
     step(watched + 10)
     recording.close()
@@ -55,7 +56,7 @@ def test_a_robot_process_leaves_its_record(tmp_path, how):
     try:
         robot.configure()
         robot.activate()
-        robot.write(RobotCommand(0.0, 0, GO2.stand, ZERO, GO2.kp, GO2.kd, ZERO))
+        robot.write(MotorCommand(GO2.stand, ZERO, GO2.kp, GO2.kd, ZERO))
         time.sleep(0.6)
         if how == "killed":
             assert robot.process is not None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from motoric.control.command import MotorCommand
 from motoric.hardware.drivers import ROBOTS, make_robot
-from motoric.hardware.robot import RobotCommand, RobotSpec
+from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulated.body import Body
 
 
@@ -18,7 +19,7 @@ def damped_fall(spec: RobotSpec) -> tuple[float, float]:
     data.qpos[:7] = [0, 0, spec.base_height, 1, 0, 0, 0]
     data.qpos[7:], data.qvel[:] = spec.stand, 0
     for _ in range(100):  # it comes to stand on its feet
-        simulation.take(RobotCommand(0.0, 0, spec.stand, zero, 3.0 * spec.kp, 3.0 * spec.kd, zero))
+        simulation.take(MotorCommand(spec.stand, zero, 3.0 * spec.kp, 3.0 * spec.kd, zero))
         simulation.step()
     simulation.command = None
     assert simulation.mode == "damped"

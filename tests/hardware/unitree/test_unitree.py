@@ -16,8 +16,9 @@ import types
 import numpy as np
 import pytest
 from mcap.reader import NonSeekingReader
+from motoric.control.command import MotorCommand
 from motoric.hardware.drivers import ROBOTS, make_robot
-from motoric.hardware.robot import RobotCommand, RobotError
+from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.runtime.log import read_log
@@ -382,7 +383,7 @@ class Watch:
         self.state = self._read()
         return self.state
 
-    def write(self, command: RobotCommand) -> None:
+    def write(self, command: MotorCommand) -> None:
         if command.kp.max() > 0.99 * GO2.kp[0]:
             self.left -= 1
             if self.left == 0 and self.do is not None:
@@ -435,13 +436,13 @@ def test_a_control_loop_that_stalls_is_damped_by_the_driver(simulated, go2):
     while time.monotonic() - begin < 2.0:
         share = min(1.0, time.monotonic() - begin)
         target = GO2.rest + share * (GO2.stand - GO2.rest)
-        go2.write(RobotCommand(time.monotonic(), tick, target, zero, GO2.kp, GO2.kd, zero))
+        go2.write(MotorCommand(target, zero, GO2.kp, GO2.kd, zero, time.monotonic(), tick))
         tick += 1
         time.sleep(0.01)
     assert go2.read().base_height > 0.2
     time.sleep(3 * STALE)
     with pytest.raises(RobotError, match=r"no command for 0.1 s, its motors are damped"):
-        go2.write(RobotCommand(time.monotonic(), tick, target, zero, GO2.kp, GO2.kd, zero))
+        go2.write(MotorCommand(target, zero, GO2.kp, GO2.kd, zero, time.monotonic(), tick))
     time.sleep(1.5)
     assert go2.read().base_height < 0.15
     go2.deactivate()
@@ -452,7 +453,7 @@ def test_what_is_not_a_number_is_not_sent(simulated, go2):
     simulated()
     go2.configure()
     zero = np.zeros(12)
-    wish = RobotCommand(time.monotonic(), 0, GO2.stand, zero, GO2.kp, GO2.kd, zero * np.nan)
+    wish = MotorCommand(GO2.stand, zero, GO2.kp, GO2.kd, zero * np.nan, time.monotonic())
     with pytest.raises(RobotError, match="not active"):
         go2.write(wish)
     go2.activate()
@@ -484,7 +485,7 @@ def test_what_is_outside_the_limits_is_not_sent(changes, words):
     robot._commands = types.SimpleNamespace(write=sent.append)  # type: ignore[assignment]
     robot._sending, robot._fresh = True, time.monotonic()
     zero = np.zeros(12)
-    good = RobotCommand(0.0, 0, GO2.limits.lower, zero, GO2.kp, GO2.kd, GO2.limits.torque)
+    good = MotorCommand(GO2.limits.lower, zero, GO2.kp, GO2.kd, GO2.limits.torque)
     robot.write(good)
     assert len(sent) == 1, "the limits themselves are allowed"
     with pytest.raises(RobotError, match=re.escape(f"go2: command: {words}")):
