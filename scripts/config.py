@@ -4,26 +4,73 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
     MissingConfigException,
     OverrideParseException,
 )
-from motoric.configs import schema
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from motoric.configs.commands import COMMANDS, Train
+from motoric.configs.groups import VIEWERS, Dataset, Env, Robot
+from motoric.configs.policy import POLICIES
+from motoric.configs.schema import check
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+FILES = {"env": Env, "robot": Robot, "dataset": Dataset}  # groups of YAML files
+TYPES = {"policy": POLICIES, "viewer": VIEWERS}  # groups whose choices are dataclasses
 
 
 class UserError(Exception):
     """A mistake of the user's, said in one line: the key, the value and what would be right."""
+
+
+class Packages(SearchPathPlugin):
+    """YAML files of the packages with an entry point `motoric.configs`, found after our own."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for point in entry_points(group="motoric.configs"):
+            search_path.append(point.name, f"pkg://{point.value}")
+
+
+def register() -> None:
+    """Make commands, groups and packages known to Hydra."""
+    Plugins.instance().register(Packages)
+    store = ConfigStore.instance()
+    for name, command in COMMANDS.items():
+        store.store(name=name, node=command.config)
+    for group, kinds in TYPES.items():
+        for name in kinds:
+            try:
+                store.store(group=group, name=name, node=kinds[name])
+            except Exception as error:  # a package's, of which nothing is known
+                UNUSABLE[f"{group}={name}"] = f"{type(error).__name__}: {error}".split("\n")[0]
+    for group, kind in FILES.items():
+        store.store(group=group, name="schema", node=kind)
+
+
+UNUSABLE: dict[str, str] = {}  # choices of packages that can't be imported, and why
+
+
+@contextmanager
+def hydra() -> Iterator[None]:
+    register()
+    with initialize_config_module("motoric.configs", version_base="1.3"):
+        yield
 
 
 def loader() -> ConfigLoader:
@@ -32,8 +79,7 @@ def loader() -> ConfigLoader:
 
 def group_choices(group: str) -> list[str]:
     """The choices of a config group, for messages and `motoric list`."""
-    schema.register()
-    with initialize_config_module("motoric.configs", version_base="1.3"):
+    with hydra():
         return _choices(group)
 
 
@@ -42,16 +88,19 @@ def _choices(group: str) -> list[str]:
 
 
 def load(command: str, overrides: list[str]) -> Any:
-    """The typed configuration of a command (a dataclass of `configs/schema.py`).
+    """The typed configuration of a command (a dataclass of `motoric.configs.commands`).
 
-    Raises UserError naming the key, the value and what is allowed.
+    With `train resume=DIR`, it is that of the run, with what may be changed of it. Raises UserError
+    naming the key, the value and what is allowed.
     """
-    schema.register()
-    with initialize_config_module("motoric.configs", version_base="1.3"):
+    with hydra():
         try:
-            for group in ("policy", "env", "robot", "viewer"):
+            for group in (*FILES, *TYPES):
                 if f"{group}=null" in overrides:
                     raise UserError(f"{group}: null, expected one of {', '.join(_choices(group))}")
+            for override in overrides:
+                if override in UNUSABLE:
+                    raise UserError(f"{override}: can't be imported: {UNUSABLE[override]}")
             config = compose(command, overrides)
             OmegaConf.resolve(config)
             missing = OmegaConf.missing_keys(config)
@@ -61,44 +110,28 @@ def load(command: str, overrides: list[str]) -> Any:
             value = OmegaConf.to_object(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(command, overrides, error)) from None
-    return typed(value)
+    settings = typed(value)
+    if isinstance(settings, Train) and settings.resume is not None:
+        return resumed(settings, overrides)
+    return settings
 
 
 def typed(value: Any) -> Any:
     """Checked configuration whose groups are dataclasses too."""
     try:
-        if isinstance(value.__dict__.get("env"), dict):
-            value.env = schema.Env(**value.env)
-        if isinstance(value.__dict__.get("robot"), dict):
-            value.robot = schema.Robot(**value.robot)
-        if isinstance(value.__dict__.get("policy"), dict):
-            value.policy = schema.POLICIES[value.policy["name"]](**value.policy)
-        if isinstance(value.__dict__.get("viewer"), dict):
-            value.viewer = schema.VIEWERS[value.viewer["name"]](**value.viewer)
-        for group, kinds in (("policy", schema.POLICIES), ("viewer", schema.VIEWERS)):
+        for group, kind in FILES.items():
+            if isinstance(value.__dict__.get(group), dict):
+                setattr(value, group, kind(**value.__dict__[group]))
+        for group, kinds in TYPES.items():
             chosen = value.__dict__.get(group)
+            if isinstance(chosen, dict):
+                chosen = kinds[chosen["name"]](**chosen)
+                setattr(value, group, chosen)
             if chosen is not None and type(chosen) is not kinds.get(chosen.name):
                 raise ValueError(
                     f"{group}.name: {chosen.name!r}, choose it by {group}={chosen.name}"
                 )
-        schema.check(value)
-        on_a_robot = schema.Deploy | schema.Serve | schema.Check
-        if isinstance(value, on_a_robot) and value.interface is not None:
-            if "interface" not in value.robot.options:
-                raise ValueError(
-                    f"interface: {value.interface!r}, robot={value.robot.name} is on none"
-                )
-            value.robot.options["interface"] = value.interface
-        if isinstance(value, schema.Train):
-            if value.id is not None and value.env.name != "gym":
-                raise ValueError(f"id: {value.id!r}, only with env=gym")
-            if value.env.id and value.env.task:
-                raise ValueError(
-                    f"env.id: {value.env.id!r}, but env={value.env.name} is a task; "
-                    f"expected env=gym id={value.env.id}"
-                )
-            if not value.env.id and not value.env.task:
-                raise ValueError("id: missing, env=gym needs id=<Gymnasium id>, e.g. id=Ant-v5")
+        check(value)
     except ValueError as error:
         raise UserError(str(error)) from None
     return value
@@ -110,7 +143,7 @@ RESUMABLE = (
 )  # fmt: skip
 
 
-def resumed(settings: schema.Train, overrides: list[str]) -> schema.Train:
+def resumed(settings: Train, overrides: list[str]) -> Train:
     """The configuration of the run `settings.resume`, with what `overrides` may change of it."""
     assert settings.resume is not None
     kept = read(Path(settings.resume) / "config.yaml")
@@ -131,12 +164,12 @@ def save(config: Any, path: Path) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def read(path: Path) -> schema.Train:
+def read(path: Path) -> Train:
     """A run's configuration, as `save` wrote it."""
     try:
         values = yaml.safe_load(path.read_text())
         values.pop("defaults", None)
-        return typed(schema.Train(**values))
+        return typed(Train(**values))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"run: {path.parent} is not a run folder ({path.name} is missing)"
@@ -174,8 +207,7 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
 
 def _named(command: str, overrides: list[str]) -> list[str]:
     """Keys that exist once the overrides that choose groups are applied."""
-    groups = [o for o in overrides if o.partition("=")[0] in ("policy", "env", "robot", "viewer")]
-    schema.register()
+    groups = [o for o in overrides if o.partition("=")[0] in (*FILES, *TYPES)]
     keys: list[str] = []
 
     def walk(config: Any, prefix: str) -> None:
