@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 BUNDLES = ("best", "last")
 REALTIME = ("auto", "on", "off")
+INFERENCE = ("auto", "inline", "thread")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,9 @@ class Deploy:
     )
     realtime: str = doc(
         "auto", "SCHED_FIFO and locked memory: auto (if permitted), on or off", REALTIME
+    )
+    inference: str = doc(
+        "auto", "inline in the loop, in a thread of its own, or auto: by its time", INFERENCE
     )
     dry_run: bool = doc(False, "read, act and supervise, but send nothing to the robot")
 

@@ -65,13 +65,15 @@ class Part:
         if self.is_text:
             if not isinstance(value, str):
                 return f"{self.name}: {value!r}, expected a text"
-            size = len(value.encode())
+            size = len(value.encode(errors="replace"))
             return None if size <= self.high[0] else (
                 f"{self.name}: {size} bytes, expected at most {self.high[0]:.0f}"
             )  # fmt: skip
         try:
-            numbers = np.asarray(value, np.float64)
-        except (TypeError, ValueError):
+            numbers = np.asarray(value)
+        except ValueError:  # lists of different lengths
+            numbers = np.asarray(None)
+        if numbers.dtype.kind not in "fiu":
             return f"{self.name}: {value!r}, expected [{', '.join(self.names)}]"
         if numbers.shape != self.shape or not np.isfinite(numbers).all():
             return f"{self.name}: {value}, expected finite numbers [{', '.join(self.names)}]"
@@ -86,7 +88,7 @@ class Part:
         if problem is not None:
             raise ValueError(f"goal.{problem}")
         if self.is_text:
-            text = np.frombuffer(value.encode(), np.uint8)
+            text = np.frombuffer(value.encode(errors="replace"), np.uint8)
             return np.pad(text, (0, self.shape[0] - len(text)))
         return np.asarray(value, np.float64)
 

@@ -7,23 +7,26 @@ import sys
 import time
 from collections.abc import Callable
 
-from motoric.configs import schema
+from motoric.configs.commands import Deploy
 from motoric.control.loop import EDGES
 from motoric.hardware.drivers import ROBOTS, make_robot
+from motoric.hardware.interfaces.base import Metric
 from motoric.hardware.robot import RobotError
-from motoric.hardware.runtime.bundle import Bundle, find_bundle
-from motoric.hardware.runtime.deploy import DeployReport, deploy
+from motoric.hardware.runtime.bundle import Bundle, find_bundle, read_spec
+from motoric.hardware.runtime.deploy import deploy
+from motoric.hardware.runtime.report import DeployReport
+from motoric.hardware.sources import make_source
 from motoric.scripts.config import UserError
 
 
 def deploy_run(
-    settings: schema.Deploy, say: Callable[[str], None] = print, keys: bool = True
+    settings: Deploy, say: Callable[[str], None] = print, keys: bool = True
 ) -> DeployReport:
     """Deploy, log to RUN/logs, and print what happened."""
     folder, path = find_bundle(settings.run, settings.bundle)
-    bundle = Bundle.load(path)
-    if bundle.spec.robot is None:
-        raise UserError(f"run: {bundle.spec.task} has no robot to deploy on")
+    task = read_spec(path)[0]
+    if task.robot is None:
+        raise UserError(f"run: {task.task} has no robot to deploy on")
     try:
         robot = make_robot(settings.robot.driver, **settings.robot.options)
     except (ValueError, TypeError) as error:
@@ -31,9 +34,10 @@ def deploy_run(
     log = folder / "logs" / f"{settings.robot.name}_{time.strftime('%Y%m%d-%H%M%S')}.mcap"
     try:
         log.parent.mkdir(exist_ok=True)
+        source = make_source(settings.source or "fixed", settings.goal)
         report = deploy(
-            Bundle.load(path, robot.spec), robot, settings.duration, settings.command, log, keys,
-            settings.loop_rate, settings.realtime, settings.dry_run,
+            Bundle.load(path, robot.spec), robot, settings.duration, source, log, keys,
+            settings.loop_rate, settings.realtime, settings.dry_run, settings.inference,
         )  # fmt: skip
     except (ValueError, RobotError) as error:
         raise UserError(str(error).split("\n")[0]) from None
@@ -57,17 +61,15 @@ def rows(report: DeployReport) -> dict[str, str]:
             f"at most {report.asked_move:.2f} rad from the joints",
         }
     else:
-        distance = _measured(report.distance, ".2f", "m", "distance ")
-        result = {
-            "walked": f"{report.seconds:.1f} s, {distance}",
-            "velocity error": _measured(report.velocity_error_mean, ".3f", "m/s"),
-            "fell": "yes" if report.fell else "no",
-        }
+        result = {"policy acted": f"{report.seconds:.1f} s"}
+        for metric in report.named:
+            value = report.metrics[metric.name]
+            result[metric.text or metric.name] = _measured(metric, value)
     result |= {
         "control loop": f"{report.loop_rate:g} Hz; {report.missed} of {report.ticks} ticks "
         f"({share:.2%}) more than 1 ms late; {report.realtime}",
         "lateness": _milliseconds(report.lateness_ms),
-        "policy": _milliseconds(report.policy_ms),
+        "inference": f"{_milliseconds(report.policy_ms)}; {report.inference}",
         "policy tick": _milliseconds(report.tick_ms),
     }
     if report.fault is not None:
@@ -77,8 +79,12 @@ def rows(report: DeployReport) -> dict[str, str]:
     return result
 
 
-def _measured(value: float, form: str, unit: str, what: str = "") -> str:
-    return f"{value:{form}} {unit}" if math.isfinite(value) else f"{what}not measured"
+def _measured(metric: Metric, value: float) -> str:
+    if not math.isfinite(value):
+        return "not measured"
+    if metric.over == "any":
+        return "yes" if value else "no"
+    return f"{value:.3f} {metric.unit}".rstrip()
 
 
 def _milliseconds(found: dict[str, float]) -> str:

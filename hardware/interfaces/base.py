@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from motoric.control.command import MotorCommand
+from motoric.control.filters import Filter
 from motoric.hardware.fields import plain, read_fields
 from motoric.hardware.goals import Goal, Part
 from motoric.hardware.measured import Array, Measured
@@ -21,6 +24,7 @@ from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
 
 Memory = dict[str, NDArray[Any]]
+Run = Callable[[str, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]  # `Bundle.run`
 Observation = dict[str, NDArray[Any]]  # by the names of `Interface.inputs`
 
 
@@ -65,6 +69,20 @@ class Metric:
     def __post_init__(self) -> None:
         if self.over not in self.OVER:
             raise ValueError(f"metric {self.name}: over {self.over!r}, not of {self.OVER}")
+
+    def total(self, steps: Sequence[float] | Array) -> float:
+        """Of the steps of an episode, [T]: NaN where there are none to take a mean, max or last
+        of, or where one of them isn't known."""
+        values = np.asarray(steps, np.float64)
+        if self.over == "any":
+            return float((values > 0).any())
+        if self.over == "sum":
+            return float(values.sum())
+        if not len(values):
+            return float("nan")
+        if self.over == "last":
+            return float(values[-1])
+        return float(values.mean() if self.over == "mean" else values.max())
 
 
 class Interface(ABC):
@@ -123,6 +141,13 @@ class Interface(ABC):
         Called once for each action; a period without one leaves the memory as it is: what goes
         by time is computed from `measured.time`.
         """
+
+    def filters(self, run: Run) -> tuple[Filter, ...]:
+        """What stands between the policy's wish and the limits, on the robot and in training.
+
+        run: a network of the bundle by name, where a filter needs one; for one thread at a time
+        """
+        return ()
 
     def measure(self, measured: Measured, goal: Goal) -> dict[str, Array]:
         """The metrics of a step, each [N]; NaN where they can't be known."""

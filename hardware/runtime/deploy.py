@@ -1,309 +1,43 @@
 """Run a policy bundle on a robot: the fixed-rate loop from measurement to safe command.
 
-A policy's tick is rehearsed just before its time, on the state before: a processor that has slept
-for milliseconds takes several times as long for the first pass through code and weights.
-
 Two threads share a deployment. The loop's thread does everything in turn: read, policy, supervisor,
 write. The guard's thread wakes half a period later and does the same without the policy wherever
-the first one is still waiting for it: no policy, however slow, ever delays the supervisor.
+the first one is still waiting for it: no policy, however slow, ever delays the supervisor. Where
+the supervisor itself hangs, in a filter, the guard damps. A policy that takes long thinks in a
+third thread (`inference.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import os
-import select
-import signal
-import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from motoric.control.loop import EDGES, RateLoop, histogram, percentiles
+from motoric.control.command import MotorCommand
+from motoric.control.loop import EDGES, RateLoop
 from motoric.control.realtime import Realtime, scheduling
-from motoric.control.supervisor import Mode, SafeCommand, Supervisor, Thresholds
-from motoric.hardware.interfaces.terms import Measured, observe, projected_gravity
-from motoric.hardware.robot import (
-    STOPS,
-    Array,
-    Robot,
-    RobotCommand,
-    RobotError,
-    RobotSpec,
-    RobotState,
-)
-from motoric.hardware.runtime.bundle import Bundle, BundleSpec, check_robot
+from motoric.control.supervisor import Mode, Supervisor, Thresholds
+from motoric.hardware.goals import text_of
+from motoric.hardware.robot import Robot, RobotError, RobotState
+from motoric.hardware.runtime.agent import Agent
+from motoric.hardware.runtime.bundle import Bundle, check_robot, interface_of
+from motoric.hardware.runtime.inference import Inference, Inline, Threaded, choose, seconds_of
 from motoric.hardware.runtime.log import LogWriter
-from numpy.typing import NDArray
+from motoric.hardware.runtime.operator import Operator
+from motoric.hardware.runtime.policy import Policy
+from motoric.hardware.runtime.read_only import ReadOnly
+from motoric.hardware.runtime.rehearsal import Rehearsal
+from motoric.hardware.runtime.report import DeployReport
+from motoric.hardware.runtime.timing import Timing, ticks_per_action
+from motoric.hardware.sources import Fixed, Source
 
 # Lying down in mid-stride tips a robot over: the policy is brought to a halt first.
-SLOW, STAND = 0.5, 0.5  # s in which its command goes to zero, and for which it then stands
-POLICY_SHARE = 0.5  # of its period; an action that took longer is for a state that has passed
-AXES = ("forward", "left", "turn")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a deployment took, s.
-
-    lateness: of every tick of the loop; policy: of every call of the network; tick: from a
-    measurement to the command it led to, with the policy, without the robot's input and output
-    """
-
-    lateness: Array
-    policy: Array
-    tick: Array
-
-    def percentiles(self) -> dict[str, dict[str, float]]:
-        return {name: percentiles(seconds) for name, seconds in vars(self).items()}
-
-    def histograms(self) -> dict[str, list[int]]:
-        return {name: histogram(seconds) for name, seconds in vars(self).items()}
-
-
-@dataclass(frozen=True)
-class DeployReport:
-    """What happened.
-
-    seconds: under the policy; distance: m travelled; velocity_error_mean: mean |v - v*| in the
-    plane, m/s; both NaN where the robot does not measure its velocity
-    fell: tilted by more than 60 degrees or low while the policy acted
-    fault: why the supervisor stepped in, None if it didn't; ended: why the policy stopped
-    loop_rate: Hz; ticks, missed: of the loop; missed: begun more than 1 ms late, or not at all
-    lateness_ms, policy_ms, tick_ms: p50, p99, p99.9, max, and `histograms` of them (`Timing`)
-    realtime: what the kernel granted
-    dry_run: nothing was sent; asked_torque, asked_move: the most a motor would have been asked
-    for, as a share of its limit, and the farthest a joint from where it was, rad
-    """
-
-    seconds: float
-    distance: float
-    velocity_error_mean: float
-    fell: bool
-    fault: str | None
-    ended: str
-    loop_rate: float
-    ticks: int
-    missed: int
-    lateness_ms: dict[str, float]
-    policy_ms: dict[str, float]
-    tick_ms: dict[str, float]
-    histograms: dict[str, list[int]]
-    realtime: str
-    dry_run: bool
-    asked_torque: float
-    asked_move: float
-    log: str | None = None
-    log_error: str | None = None
-
-    def summary(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-class Operator:
-    """The e-stop, by key and by signal, and the key to end.
-
-    Space, Enter, e, Ctrl-C, Ctrl-Z, SIGTERM and a terminal that is closed damp the motors at
-    once (`stop` is called with the reason); q lies the robot down.
-    """
-
-    def __init__(self, keys: bool, stop: Callable[[str], None]) -> None:
-        self.keys = keys and sys.stdin is not None and sys.stdin.isatty()
-        self._stop = stop
-        self.end = False
-
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[None]:
-        previous, terminal = {}, None
-        if threading.current_thread() is threading.main_thread():
-            for name in STOPS:
-                number = getattr(signal, name)
-                previous[number] = signal.signal(number, self._signal)
-        if self.keys:
-            import termios
-            import tty
-
-            terminal = termios.tcgetattr(sys.stdin)
-            tty.setcbreak(sys.stdin)
-        try:
-            yield
-        finally:
-            if terminal is not None:
-                import termios
-
-                with contextlib.suppress(termios.error):  # the terminal is gone
-                    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, terminal)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def announce(self) -> None:
-        if self.keys:
-            print("space, Enter or e: e-stop; q: lie down and end", flush=True)
-
-    def _signal(self, number: int, frame: Any) -> None:
-        self._stop(f"e-stop by {signal.Signals(number).name}")
-
-    def poll(self) -> None:
-        while self.keys and select.select([sys.stdin], [], [], 0)[0]:
-            try:
-                key = os.read(sys.stdin.fileno(), 1)
-            except OSError:
-                key = b""
-            if not key:
-                self.keys = False
-                self._stop("e-stop: the terminal is gone")
-            elif key in b" \r\ne":
-                self._stop("e-stop by key")
-            elif key == b"q":
-                self.end = True
-
-
-class ReadOnly(Robot):
-    """A robot that is read and never commanded: neither switched on nor off."""
-
-    def __init__(self, robot: Robot) -> None:
-        self.spec, self._robot = robot.spec, robot
-        self.loop_rate, self.most_rate = robot.loop_rate, robot.most_rate
-
-    def configure(self) -> None:
-        self._robot.realtime = self.realtime
-        self._robot.configure()
-        self.loop_rate, self.most_rate = self._robot.loop_rate, self._robot.most_rate
-
-    def activate(self) -> None:
-        pass
-
-    def read(self) -> RobotState:
-        return self._robot.read()
-
-    def write(self, command: RobotCommand) -> None:
-        pass
-
-    def deactivate(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._robot.close()
-
-
-def check_command(spec: BundleSpec, command: list[float]) -> Array:
-    """The velocity command as an array; raises ValueError outside the trained range."""
-    value = np.asarray(command, np.float64)
-    if value.shape != (len(spec.command_low),) or not np.isfinite(value).all():
-        raise ValueError(f"command: {command}, expected {len(spec.command_low)} finite numbers")
-    for axis, v, low, high in zip(AXES, value, spec.command_low, spec.command_high, strict=True):
-        if not low <= v <= high:
-            raise ValueError(f"command: {axis} {v}, the policy was trained for {low} to {high}")
-    return value
-
-
-def ticks_per_action(
-    rate: float, wished: float | None, robot: float | None, most: float | None = None
-) -> int:
-    """How often the loop runs for each action of a policy of `rate` Hz.
-
-    wished: loop rate asked for, a multiple of the policy's; None: as `robot` wants it, to the
-    nearest multiple. most: what the robot's link can take. Raises ValueError for what can't be.
-    """
-    if most is not None and rate > most * (1 + 1e-6):
-        raise ValueError(
-            f"bundle: the policy acts at {rate:g} Hz, the robot's link takes at most {most:.0f} Hz"
-        )
-    if wished is None:
-        ratio = max(1, round((robot or rate) / rate))
-        return ratio if most is None else min(ratio, int(most * (1 + 1e-6) / rate))
-    ratio = round(wished / rate)
-    if ratio < 1 or abs(wished / rate - ratio) > 1e-6:
-        raise ValueError(
-            f"loop_rate: {wished:g} Hz, expected a multiple of the policy's rate, {rate:g} Hz"
-        )
-    if most is not None and wished > most * (1 + 1e-6):
-        raise ValueError(f"loop_rate: {wished:g} Hz, the robot's link takes at most {most:.0f} Hz")
-    return ratio
-
-
-class Walker:
-    """From measurements to joint targets, as in training: observation, policy, action scale."""
-
-    def __init__(self, bundle: Bundle, command: Array) -> None:
-        spec = bundle.spec
-        assert spec.rate is not None
-        assert spec.action_low is not None
-        assert spec.action_high is not None
-        self.bundle, self.spec, self.command, self.dt = bundle, spec, command, 1.0 / spec.rate
-        self._stand, self._scale = np.array(spec.stand), np.array(spec.action_scale)
-        self._low, self._high = np.array(spec.action_low), np.array(spec.action_high)
-        self._action = np.zeros(len(self._scale))
-        self._phase = 0.0
-        self._asked = command
-        self._still = np.clip(0.0, spec.command_low, spec.command_high)  # as near as it was trained
-
-    def observe(self, state: RobotState) -> NDArray[np.float32]:
-        """What the policy sees of a state, [1, O]; the gait clock moves on by one period."""
-        measured = Measured(
-            orientation=state.orientation[None],
-            angular_velocity=state.angular_velocity[None],
-            position=state.position[None],
-            velocity=state.velocity[None],
-            stand=self._stand,
-            action=self._action[None],
-            command=self.command[None],
-            phase=np.array([self._phase]),
-        )
-        self._phase = (self._phase + self.spec.gait_frequency * self.dt) % 1.0
-        return observe(self.spec.terms, measured)
-
-    @property
-    def walks(self) -> bool:
-        """Whether it was asked for anything but to stand still."""
-        return bool((self._asked != self._still).any())
-
-    def slow_down(self, share: float) -> None:
-        """Command this share of the way from what was asked for to standing still."""
-        self.command = self._asked + min(share, 1.0) * (self._still - self._asked)
-
-    def target(self, action: NDArray) -> Array:
-        """Joint targets, rad, [J], of an action [A] that is carried out: the next one sees it."""
-        self._action = np.minimum(np.maximum(action, self._low), self._high)
-        return self._stand + self._scale * self._action
-
-
-class Rehearsal:
-    """Observation, policy and supervision on a state, thrown away: a stand-in for all that acts.
-
-    limits … kp, kd are those of `robot`; the supervisor is one of its own, and active.
-    """
-
-    def __init__(self, bundle: Bundle, robot: RobotSpec, command: Array) -> None:
-        self._walker = Walker(bundle, command)
-        self._supervisor = Supervisor(
-            robot.limits, robot.stand, robot.rest, robot.kp, robot.kd, robot.damping,
-            self._walker.dt,
-        )  # fmt: skip
-        zero = np.zeros(len(robot.joints))
-        self._state = RobotState(
-            0.0, 0, robot.stand, zero, zero, np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3)
-        )
-        self._supervisor.start(0.0, self._state)
-        while self._supervisor.mode is Mode.SOFT_START:
-            self._supervise(self._state, None)
-
-    def play(self, state: RobotState) -> None:
-        target = self._walker.target(self._walker.bundle.act(self._walker.observe(state))[0])
-        self._supervise(state, target)
-
-    def _supervise(self, state: RobotState, target: Array | None) -> None:
-        mine = self._state
-        self._state = dataclasses.replace(
-            state, time=mine.time + self._walker.dt, sequence=mine.sequence + 1
-        )
-        self._supervisor.update(self._state.time, self._state, target)
+SLOW, STAND = 0.5, 0.5  # s in which its goal goes to rest, and for which it then stands
+HUNG = 0.05  # s in the supervisor after which the guard damps without it
 
 
 class Control:
@@ -313,107 +47,172 @@ class Control:
         self,
         robot: Robot,
         supervisor: Supervisor,
-        walker: Walker,
+        agent: Agent,
+        inference: Inference,
+        rehearsal: Rehearsal,
+        source: Source,
         duration: float,
         ticks_per_action: int,
         log: LogWriter | None,
     ) -> None:
-        self._robot, self._walker, self._log = robot, walker, log
-        self._rehearsal = Rehearsal(walker.bundle, robot.spec, walker.command)
+        self._robot, self._agent, self._inference, self._log = robot, agent, inference, log
+        self._rehearsal, self.source = rehearsal, source
         self._newest: RobotState | None = None
         self.supervisor, self.operator_ends = supervisor, False
         self._duration, self._ticks_per_action = duration, ticks_per_action
-        self.patience = 0.25 * walker.dt / ticks_per_action
+        self.patience = 0.25 * agent.period / ticks_per_action
         self._turn = threading.Lock()  # whose holder reads, supervises and writes
-        self._asked: float | None = None  # when the policy was asked, while it thinks
-        self._thought: dict[str, Any] | None = None  # observation, action and time, for the log
-        self._target: Array | None = None  # an action not yet given to the supervisor
-        self._action_due = 0  # number of the loop's deadline
+        self._asked: float | None = None  # when the policy was asked, while the loop waits for it
+        self._blind = False  # it hung: from then on the guard alone writes
+        self._thought: dict[str, Any] | None = None  # what the policy did, for the log
+        self._wish: MotorCommand | None = None  # one not yet given to the supervisor
+        self._first: int | None = None  # number of the loop's deadline at which the policy began
+        self._period = -1  # of the policy, the newest it has seen
+        self._goal, self._goal_logged = source.goal, None
         self._sent = 0
         self._active_since = self._active_until = float("nan")
         self._halt: tuple[float, str] | None = None  # since when the policy halts, and why
         self._faulted_at: float | None = None
         self.over = False
         self._status = ("", "")  # mode and reason of the last command
-        self.fell, self.ended = False, ""
-        self.errors, self.speeds, self.policy_seconds, self.tick_seconds = (
-            array("d") for _ in range(4)
-        )
+        self.ended = ""
+        self.metrics = {m.name: array("d") for m in agent.interface.metrics}
+        self.tick_seconds = array("d")
         self.asked_torque = self.asked_move = 0.0
 
     @property
     def seconds(self) -> float:
         """Under the policy."""
         acted = self._active_until - self._active_since
-        return 0.0 if np.isnan(acted) else acted + self._walker.dt / self._ticks_per_action
+        return 0.0 if np.isnan(acted) else acted + self._agent.period / self._ticks_per_action
+
+    @property
+    def elapsed(self) -> float:
+        """Since the policy began, s; 0 before."""
+        since = time.monotonic() - self._active_since
+        return 0.0 if np.isnan(since) else since
+
+    # -- the loop's thread ----------------------------------------------------------------------
 
     def tick(self, deadline: int, late: float) -> None:
         """The loop's tick for its deadline of that number, begun `late` s after it."""
-        observation = None
         with self._turn:
             if self.over:
                 return
             now, state = self._read()
             read = time.perf_counter()
-            if state is not None and self._acts(now) and deadline >= self._action_due:
-                ratio = self._ticks_per_action
-                self._action_due = deadline + ratio
-                try:
-                    observation = self._walker.observe(state)
-                except Exception as error:
-                    self.supervisor.fault(f"observation: {_line(error)}")
-            if observation is None:
+            if state is None or not self._acts(now):
                 self._send(now, state, late)
                 return
-            self._thought = {
-                "observation": observation[0], "action": None, "seconds": None,
-                "command": self._walker.command,
-            }  # fmt: skip
+            period, observation = self._observe(deadline, now, state)
+            if observation is None or not self._inference.blocks:
+                if observation is not None:
+                    self._inference.think(observation, period, now)
+                self._decide(period, now, state)
+                self._send(now, state, late, read if self._wish is not None else None)
+                return
+            self._thought = {"observation": observation, "action": None, "seconds": None}
             self._asked, sent = now, self._sent
-        try:  # the policy thinks; from here on the guard may take our turn
-            began = time.perf_counter()
-            action = self._walker.bundle.act(observation)[0]
-            seconds, problem = time.perf_counter() - began, None
-        except Exception as error:
-            action, seconds, problem = None, 0.0, f"policy: {_line(error)}"
+        # The policy thinks; from here on the guard may take our turn.
+        self._inference.think(observation, period, now)
         with self._turn:
             self._asked = None
-            if problem is not None or action is None:
-                self.supervisor.fault(str(problem))
-            else:
-                self.policy_seconds.append(seconds)
-                if time.monotonic() - now <= POLICY_SHARE * self._walker.dt:
-                    self._target = self._walker.target(action)
-                    self._thought = {
-                        "observation": observation[0], "action": action, "seconds": seconds,
-                        "command": self._walker.command,
-                    }  # fmt: skip
+            self._decide(period, now, state)
             if self._sent == sent and not self.over:
                 self._send(now, state, late, read)
 
     def acts_at(self, deadline: int) -> bool:
         """Whether the policy is to act at the loop's deadline of that number."""
-        return self.supervisor.mode is Mode.ACTIVE and deadline >= self._action_due
+        return self.supervisor.mode is Mode.ACTIVE and self._period_of(deadline) > self._period
 
     def rehearse(self) -> None:
         """Play the policy's tick through, without effect; the guard watches this one too."""
-        state = self._newest
+        state, inference = self._newest, self._inference
         if state is not None:
             self._asked = time.monotonic()
             with contextlib.suppress(Exception):  # where it acts, it is told
-                self._rehearsal.play(state)
+                thinks = inference.blocks and inference.wants(self._period + 1)
+                self._rehearsal.play(state, thinks)
             self._asked = None
 
-    def stand_in(self, late: float) -> None:
-        """A tick in place of the loop's, where the policy has not answered yet."""
-        asked = self._asked
-        if asked is None or time.monotonic() - asked < self.patience:
+    def _period_of(self, deadline: int) -> int:
+        first = deadline if self._first is None else self._first
+        return (deadline - first) // self._ticks_per_action
+
+    def _observe(
+        self, deadline: int, now: float, state: RobotState
+    ) -> tuple[int, dict[str, Any] | None]:
+        """The policy's period, and what it sees if it begins to think at this tick."""
+        if self._first is None:
+            self._first = deadline
+        period = self._period_of(deadline)
+        if period <= self._period:
+            return period, None
+        self._period = period
+        if not self._inference.wants(period):
+            return period, None
+        try:
+            return period, self._agent.observe(self._agent.measured(state, now))
+        except Exception as error:
+            self.supervisor.fault(f"observation: {_line(error)}")
+            return period, None
+
+    def _decide(self, period: int, now: float, state: RobotState) -> None:
+        """The wish of this period, where there is an action for it."""
+        if self._inference.problem is not None:
+            self.supervisor.fault(self._inference.problem)
             return
-        with self._turn:
-            if self._asked is not None and not self.over:
-                now, state = self._read()
-                self._acts(now)
-                self._send(now, state, late)
+        chosen = self._inference.action(period)
+        if chosen is None:
+            return
+        try:
+            self._wish = self._agent.command(chosen.action, self._agent.measured(state, now))
+        except Exception as error:
+            self.supervisor.fault(f"action: {_line(error)}")
+            return
+        thought = chosen.thought
+        self._thought = {
+            "observation": thought.observation if chosen.first else None,
+            "action": chosen.action,
+            "seconds": thought.seconds,
+            "periods_old": chosen.age,
+        }
+
+    # -- the guard's thread ---------------------------------------------------------------------
+
+    def stand_in(self, late: float) -> None:
+        """A tick in place of the loop's, where the policy or the supervisor has not answered."""
+        now, asked, busy = time.monotonic(), self._asked, self._busy_since()
+        if self._blind or (busy is not None and now - busy > HUNG):
+            self._damp_blindly(now, late)
+        elif busy is None and asked is not None and now - asked >= self.patience:
+            with self._turn:
+                if self._asked is not None and not self.over:
+                    now, state = self._read()
+                    self._acts(now)
+                    self._send(now, state, late)
+
+    def _busy_since(self) -> float | None:
+        """Since when the loop is in a supervisor, the rehearsal's or the real one."""
+        return self._rehearsal.supervisor.busy_since or self.supervisor.busy_since
+
+    def _damp_blindly(self, now: float, late: float) -> None:
+        """A filter does not come back, and so the loop doesn't: damp without either."""
+        if not self._blind:
+            self._blind = True
+            if self._busy_since() is None:  # it came back just now
+                self._blind = False
+                return
+        where = self.supervisor.busy_with or self._rehearsal.supervisor.busy_with
+        self.supervisor.fault(f"{where or 'supervisor'}: no answer for {HUNG:g} s")
+        sent = self._numbered(self.supervisor.blind())
+        with contextlib.suppress(Exception):  # nobody is left to tell
+            self._robot.write(sent)
+        self._sent += 1
+        self._log_tick(now, None, sent, None, late)
+        self._end(now)
+
+    # -- what both do in their turn -------------------------------------------------------------
 
     def _read(self) -> tuple[float, RobotState | None]:
         """The time and the newest state; rises at the first."""
@@ -442,12 +241,15 @@ class Control:
             self._halt = now, "ended by key" if self.operator_ends else "finished"
         if self._halt is None:
             self._active_until = now
+            if self.source.goal is not self._goal:
+                self._goal = self.source.goal
+                self._agent.ask(self._goal)
             return True
         began, reason = self._halt
-        if not self._walker.walks or now - began >= SLOW + STAND:
+        if not self._agent.moves or now - began >= SLOW + STAND:
             self.supervisor.stop(reason)
             return False
-        self._walker.slow_down((now - began) / SLOW)
+        self._agent.halt((now - began) / SLOW)
         return True
 
     def _send(
@@ -459,31 +261,39 @@ class Control:
         acted on it.
         """
         supervisor = self.supervisor
-        target, self._target = self._target, None
+        wish, self._wish = self._wish, None
         thought, self._thought = self._thought, None
         decided = time.monotonic()
-        sent = supervisor.update(decided, state, target)
-        command = _command(sent, self._sent)
+        sent = self._numbered(supervisor.update(decided, state, wish))
+        if self._blind:  # the guard has taken over
+            return
         if read is not None:
             self.tick_seconds.append(time.perf_counter() - read)
-        if command.time - decided > supervisor.thresholds.stale:  # stopped since it was decided
-            supervisor.fault(f"control loop paused for {command.time - decided:.3f} s")
-            sent = supervisor.update(time.monotonic(), state, None)
-            command = _command(sent, self._sent)
+        if sent.time - decided > supervisor.thresholds.stale:  # stopped since it was decided
+            supervisor.fault(f"control loop paused for {sent.time - decided:.3f} s")
+            sent = self._numbered(supervisor.update(time.monotonic(), state, None))
         try:
-            self._robot.write(command)
+            self._robot.write(sent)
         except Exception as error:
             known = isinstance(error, RobotError)
             supervisor.fault(f"connection lost: {error}" if known else f"robot: {_line(error)}")
-            sent = supervisor.update(time.monotonic(), state, None)  # the log ends damped
+            # The log ends damped.
+            sent = self._numbered(supervisor.update(time.monotonic(), state, None))
         self._sent += 1
-        if not (supervisor.mode is Mode.FAULT and sent.kp.any()):  # else it came while writing
-            self._status = (supervisor.mode, supervisor.reason)
-        if self._log is not None:
-            status = {"mode": self._status[0], "reason": self._status[1], "late": late}
-            self._log.tick(now, self._sent - 1, state, sent, thought, status)
+        self._log_tick(now, state, sent, wish, late, thought)
         if thought is not None and state is not None and self._halt is None:
-            self._account(state, sent)
+            self._account(now, state, sent)
+        self._end(now)
+
+    def _numbered(self, sent: MotorCommand) -> MotorCommand:
+        return MotorCommand(
+            sent.position, sent.velocity, sent.kp, sent.kd, sent.torque, time.monotonic(),
+            self._sent,
+        )  # fmt: skip
+
+    def _end(self, now: float) -> None:
+        """See whether it is over."""
+        supervisor = self.supervisor
         self.ended = supervisor.reason or self.ended
         if supervisor.mode is Mode.FAULT and self._faulted_at is None:
             self._faulted_at = now
@@ -491,17 +301,42 @@ class Control:
         self.over |= supervisor.mode is Mode.OFF
         self.over |= self._faulted_at is not None and now - self._faulted_at >= damp
 
-    def _account(self, state: RobotState, sent: SafeCommand) -> None:
+    # -- accounts -------------------------------------------------------------------------------
+
+    def _log_tick(
+        self,
+        now: float,
+        state: RobotState | None,
+        sent: MotorCommand,
+        wish: MotorCommand | None,
+        late: float,
+        thought: dict[str, Any] | None = None,
+    ) -> None:
+        supervisor = self.supervisor
+        if not (supervisor.mode is Mode.FAULT and sent.kp.any()):  # else it came while writing
+            self._status = (supervisor.mode, supervisor.reason)
+        if self._log is None:
+            return
+        goal = None
+        if thought is not None and self._agent.goal is not self._goal_logged:
+            self._goal_logged = self._agent.goal
+            texts = {p.name for p in self._agent.interface.goals if p.is_text}
+            values = {
+                name: text_of(value[0]) if name in texts else value[0]
+                for name, value in self._goal_logged.items()
+            }
+            goal = {"source": self.source.name, "values": values}
+        status = {"mode": self._status[0], "reason": self._status[1], "late": late}
+        self._log.tick(now, self._sent - 1, state, sent, thought, status, wish=wish, goal=goal)
+
+    def _account(self, now: float, state: RobotState, sent: MotorCommand) -> None:
         """What the report says of a tick in which the policy acted."""
-        speed = state.base_velocity[:2]
-        self.errors.append(float(np.hypot(*(speed - self._walker.command[:2]))))
-        self.speeds.append(float(np.hypot(*speed)))
-        upright = -projected_gravity(state.orientation[None])[0, 2]
-        self.fell |= bool(upright < 0.5 or state.base_height < 0.15)
-        move = np.abs(sent.position - state.position)
-        torque = np.abs(sent.kp * (sent.position - state.position) - sent.kd * state.velocity)
-        self.asked_move = max(self.asked_move, float(move.max()))
-        share = torque / self._robot.spec.limits.torque
+        for name, value in self._agent.measure(self._agent.measured(state, now)).items():
+            self.metrics[name].append(value)
+        offset = sent.position - state.position
+        torque = sent.kp * offset + sent.kd * (sent.velocity - state.velocity) + sent.torque
+        self.asked_move = max(self.asked_move, float(np.abs(offset).max()))
+        share = np.abs(torque) / self._robot.spec.limits.torque
         self.asked_torque = max(self.asked_torque, float(share.max()))
 
 
@@ -509,64 +344,77 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
-def _command(sent: SafeCommand, count: int) -> RobotCommand:
-    return RobotCommand(
-        time.monotonic(), count, sent.position, sent.velocity, sent.kp, sent.kd, sent.torque
-    )
-
-
 def deploy(
     bundle: Bundle,
     robot: Robot,
     duration: float,
-    command: list[float],
+    goal: Any = None,
     log_path: Path | None = None,
     keys: bool = True,
     loop_rate: float | None = None,
     realtime: str = "auto",
     dry_run: bool = False,
+    inference: str = "auto",
 ) -> DeployReport:
     """Rise, act for `duration` s, halt, lie down; every command passes the supervisor.
 
-    command: velocity, forward m/s, left m/s, turn rad/s. log_path: MCAP file to write.
+    goal: what the policy is asked for: a value (where it has one part), a mapping of parts, a
+        `Source` of them, or None: to be at rest. log_path: MCAP file to write.
     loop_rate: Hz at which the robot is read, supervised and commanded, a multiple of the
         policy's; None: as the robot wants it.
     realtime: "auto", "on" or "off": whether to ask for SCHED_FIFO and locked memory.
     dry_run: do all of it, but send nothing and switch nothing on or off.
+    inference: "inline" in the loop, in a "thread" of its own, or "auto": by the time it takes,
+        which is measured before anything moves.
     Raises ValueError or BundleError for what does not fit, RobotError if the robot can't be
     reached at all; a fault once it moves ends in the damped state and is told in the report.
     """
     spec, model = bundle.spec, robot.spec
     check_robot(spec, model)
-    if spec.rate is None:
-        raise ValueError("bundle: has no rate")
-    wish = check_command(spec, command)
+    interface = interface_of(spec, model)
+    source = goal if isinstance(goal, Source) else Fixed(goal)
+    if source.needs_keys and not keys:
+        raise ValueError(f"source: {source.name} needs the keys of a terminal")
     if not 0 < duration < 1e6:
         raise ValueError(f"duration: {duration}, expected a positive number of seconds")
-    ticks_per_action(spec.rate, loop_rate, robot.loop_rate, robot.most_rate)
+    ticks_per_action(interface.rate, loop_rate, robot.loop_rate, robot.most_rate)
     supervisor = Supervisor(
-        model.limits, model.stand, model.rest, model.kp, model.kd, model.damping, 1.0 / spec.rate
-    )
+        model.limits, model.stand, model.rest, model.kp, model.kd, model.damping,
+        1.0 / interface.rate, kp_max=model.kp_max, kd_max=model.kd_max,
+        filters=interface.filters(bundle.run),
+    )  # fmt: skip
     if dry_run:  # nobody moves a robot that is only read: it need not arrive at the stand
         robot, supervisor.thresholds = ReadOnly(robot), Thresholds(arrive=np.inf)
-    walker = Walker(bundle, wish)
+    policy = Policy(bundle)
     # The first call of a network is slow; it happens before anything moves.
-    bundle.act(np.zeros((1, *spec.inputs[0].shape), np.float32))
-    log = None
-    operator = Operator(keys, supervisor.fault)
+    blank = {t.name: np.zeros((1, *t.shape), t.dtype) for t in spec.observations}
+    kind = choose(policy, seconds_of(policy, blank), inference, supervisor.thresholds.late)
+    log, thinking = None, None
     try:
+        source.open(interface.goals)
+        operator = Operator(keys, supervisor.fault, source)
+        if source.needs_keys and not operator.keys:
+            raise ValueError(f"source: {source.name} needs the keys of a terminal")
         with scheduling(realtime) as granted:
             robot.realtime = granted
             robot.configure()  # only then a robot far away has said what it wants
-            ratio = ticks_per_action(spec.rate, loop_rate, robot.loop_rate, robot.most_rate)
+            ratio = ticks_per_action(interface.rate, loop_rate, robot.loop_rate, robot.most_rate)
+            rate = ratio * interface.rate
             if log_path is not None:
                 log = LogWriter(log_path, {
-                    "robot": model.name, "task": spec.task, "rate": str(spec.rate),
-                    "loop_rate": str(ratio * spec.rate), "dry_run": str(dry_run).lower(),
+                    "robot": model.name, "task": spec.task, "rate": str(interface.rate),
+                    "loop_rate": str(rate), "dry_run": str(dry_run).lower(),
                     "joints": ",".join(model.joints),
                 })  # fmt: skip
-            control = Control(robot, supervisor, walker, duration, ratio, log)
-            loop = RateLoop(ratio * spec.rate)
+            thinking = (
+                Inline(policy) if kind is Inline
+                else Threaded(policy, lambda: granted.enter(above=-1))
+            )  # fmt: skip
+            control = Control(
+                robot, supervisor, Agent(interface, source.goal), thinking,
+                Rehearsal(bundle, interface, source.goal), source, duration, ratio, log,
+            )  # fmt: skip
+            loop = RateLoop(rate)
             with operator.listen():  # to the end: no second Ctrl-C keeps the motors on
                 try:
                     robot.activate()
@@ -574,29 +422,32 @@ def deploy(
                 finally:
                     robot.deactivate()
                 timing = Timing(
-                    loop.lateness, np.array(control.policy_seconds), np.array(control.tick_seconds)
+                    loop.lateness, np.array(thinking.seconds), np.array(control.tick_seconds)
                 )
                 if log is not None:
                     log.timing(
-                        {"loop_rate": ratio * spec.rate, "ticks": len(loop.lateness),
+                        {"loop_rate": rate, "ticks": len(loop.lateness),
                          "missed": loop.missed(), "below_s": EDGES[:-1], "realtime": str(granted),
                          "percentiles_ms": timing.percentiles(), "histograms": timing.histograms()}
                     )  # fmt: skip
                     log.close()
     finally:
+        source.close()
+        if thinking is not None:
+            thinking.close()
         if log is not None:
             log.close()
     shares = timing.percentiles()
     return DeployReport(
         seconds=control.seconds,
-        distance=float(np.sum(control.speeds)) * walker.dt,
-        velocity_error_mean=float(np.mean(control.errors)) if control.errors else float("nan"),
-        fell=control.fell,
+        metrics={m.name: m.total(control.metrics[m.name]) for m in interface.metrics},
+        named=interface.metrics,
         fault=supervisor.reason if supervisor.mode is Mode.FAULT else None,
         ended=control.ended,
-        loop_rate=ratio * spec.rate,
+        loop_rate=rate,
         ticks=len(timing.lateness),
         missed=loop.missed(),
+        inference="inline" if kind is Inline else "thread",
         lateness_ms=shares["lateness"],
         policy_ms=shares["policy"],
         tick_ms=shares["tick"],
@@ -631,8 +482,15 @@ def _run(control: Control, loop: RateLoop, operator: Operator, granted: Realtime
             failed.append(error)
             control.over = True
 
-    operator.poll()  # keys pressed while the robot was being switched on
-    control.operator_ends |= operator.end
+    def listen() -> None:
+        try:
+            operator.poll()
+            control.source.poll(control.elapsed)
+        except Exception as error:
+            control.supervisor.fault(f"source {control.source.name}: {_line(error)}")
+        control.operator_ends |= operator.end
+
+    listen()  # keys pressed while the robot was being switched on
     if control.supervisor.mode is not Mode.FAULT:
         operator.announce()
     loop.start = time.monotonic()
@@ -642,8 +500,7 @@ def _run(control: Control, loop: RateLoop, operator: Operator, granted: Realtime
     try:
         worker.start()
         for _ in guard:
-            operator.poll()
-            control.operator_ends |= operator.end
+            listen()
             control.stand_in(loop.period * 0.5 + guard.lateness_last)
             if control.over:
                 break

@@ -1,8 +1,8 @@
 """The log of a deployment: MCAP with JSON messages, readable by Foxglove and by `read_log`.
 
-/state, /command and /status each hold one message per tick of the control loop, /policy one per
-action, /timing one at the end. Chunks are written every second, so a process that is killed leaves
-all but its last one.
+/state, /command and /status each hold one message per tick of the control loop, /wish and /policy
+one per action, /goal one whenever it changes, /timing one at the end. Chunks are written every
+second, so a process that is killed leaves all but its last one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ from typing import Any, BinaryIO
 import numpy as np
 from mcap.reader import NonSeekingReader
 from mcap.writer import CompressionType, Writer
-from motoric.control.supervisor import SafeCommand
+from motoric.control.command import QUANTITIES, MotorCommand
 from motoric.hardware.robot import Array, RobotState
+from numpy.typing import NDArray
 
 CHUNK = 128 * 1024  # bytes
 WAITING = 30_000  # ticks held in memory for a slow disk: a minute at 500 Hz
 NOT_FINITE = re.compile(r"NaN|-?Infinity")
+MOST = 1024  # numbers of an array; of a larger one, an image, only shape and type are written
 TOPICS = {
-    "/state": "measured: joints rad, rad/s, N m; base in SI units, quaternion (w, x, y, z)",
+    "/state": "measured: joints rad, rad/s, N m; base in SI units, quaternion (w, x, y, z); time "
+    "and sequence are the robot's own",
+    "/wish": "of the policy, before the filters: rad, rad/s, N m/rad, N m s/rad, N m",
     "/command": "sent to the motors: rad, rad/s, N m/rad, N m s/rad, N m",
-    "/policy": "observation, action, velocity command; seconds is null where it was late",
+    "/policy": "observation (with the first action of an inference), action, seconds it took "
+    "(null: late), and how many periods ago it was observed",
+    "/goal": "what the policy is asked for from now on, by part, and the source it comes from",
     "/status": "mode of the supervisor, its reason, lateness of the tick in s",
     "/timing": "lateness of the loop, time of the policy and of its ticks: percentiles in ms, "
     "and how many were below each of below_s and not below the one before",
@@ -64,16 +70,22 @@ class LogWriter:
         now: float,
         tick: int,
         state: RobotState | None,
-        sent: SafeCommand,
+        sent: MotorCommand,
         policy: dict[str, Any] | None,
         status: dict[str, Any],
+        *,
+        wish: MotorCommand | None = None,
+        goal: dict[str, Any] | None = None,
     ) -> None:
         """One tick of the loop at `now`, s on the monotonic clock. Returns at once.
 
         What is given must not be changed afterwards.
         """
-        messages = {"/state": state, "/command": sent, "/policy": policy, "/status": status}
-        self._put(now, {"tick": tick, **messages})
+        messages = {
+            "tick": tick, "/state": state, "/wish": wish, "/command": sent, "/policy": policy,
+            "/goal": goal, "/status": status,
+        }  # fmt: skip
+        self._put(now, messages)
 
     def timing(self, content: dict[str, Any]) -> None:
         """What the whole deployment took, at its end."""
@@ -133,9 +145,22 @@ def _json(tick: int, content: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.size > MOST:
+        return {"shape": value.shape, "dtype": str(value.dtype)}
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(type(value).__name__)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Motor commands of T ticks, [T, J] each; NaN in ticks without one."""
+
+    position: Array
+    velocity: Array
+    kp: Array
+    kd: Array
+    torque: Array
 
 
 @dataclass(frozen=True)
@@ -143,8 +168,12 @@ class Log:
     """A deployment of T ticks. States are NaN in ticks when none came.
 
     times [T], s from the first; position, velocity, torque [T, J] measured; orientation [T, 4];
-    base_velocity [T, 3], base_height [T] (NaN where not measured); target [T, J] sent;
-    status, reason [T]; command [T, 3], the velocity asked for, NaN in ticks before the policy acts
+    base_velocity [T, 3], base_height [T] (NaN where not measured)
+    robot_time [T], s, and sequence [T]: the robot's own clock and count
+    wish: of the policy; command: what was sent in its place
+    status, reason [T]
+    goal: what was asked for, by part [T, k], NaN in ticks before the policy acts; texts [T]
+    source [T]: of the goal, "" before
     metadata: robot, task, rate, ...; timing: as `LogWriter.timing` got it, None where it is missing
     """
 
@@ -156,11 +185,14 @@ class Log:
     orientation: Array
     base_velocity: Array
     base_height: Array
-    target: Array
-    kp: Array
+    robot_time: Array
+    sequence: Array
+    wish: Commands
+    command: Commands
     status: list[str]
     reason: list[str]
-    command: Array
+    goal: dict[str, NDArray[Any]]
+    source: list[str]
     metadata: dict[str, str]
     timing: dict[str, Any] | None
 
@@ -196,15 +228,13 @@ def read_log(path: Path | str) -> Log:
     like = next(iter(found["/state"].values()))
 
     def series(topic: str, key: str) -> Array:
-        none = np.full_like(np.asarray(like[key], np.float64), np.nan) if key in like else np.nan
+        none = np.full_like(np.asarray(like.get(key, like["position"]), np.float64), np.nan)
         return np.array([found[topic].get(t, {}).get(key, none) for t in ticks], np.float64)
 
-    command, last = np.full((len(ticks), 3), np.nan), -1
-    for i, tick in enumerate(ticks):  # the policy acts at some ticks, its command holds until then
-        if tick in found["/policy"]:
-            last = tick
-        if last >= 0 and found["/status"][tick]["mode"] == "active":
-            command[i] = found["/policy"][last]["command"]
+    def commands(topic: str) -> Commands:
+        return Commands(*(series(topic, quantity) for quantity in QUANTITIES))
+
+    goal, source = _goals(found["/goal"], ticks, [found["/status"][t]["mode"] for t in ticks])
     return Log(
         robot=metadata.get("robot", ""),
         times=np.array([(stamps[t] - stamps[ticks[0]]) * 1e-9 for t in ticks]),
@@ -214,14 +244,37 @@ def read_log(path: Path | str) -> Log:
         orientation=series("/state", "orientation"),
         base_velocity=series("/state", "base_velocity"),
         base_height=series("/state", "base_height"),
-        target=series("/command", "position"),
-        kp=series("/command", "kp"),
+        robot_time=series("/state", "time"),
+        sequence=series("/state", "sequence"),
+        wish=commands("/wish"),
+        command=commands("/command"),
         status=[found["/status"][t]["mode"] for t in ticks],
         reason=[found["/status"][t]["reason"] for t in ticks],
-        command=command,
+        goal=goal,
+        source=source,
         metadata=metadata,
         timing=timing,
     )
+
+
+def _goals(
+    found: dict[int, dict[str, Any]], ticks: list[int], modes: list[str]
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The goal of every tick by part, and its source: each holds until the next, while active."""
+    first = next(iter(found.values()), {"values": {}})["values"]
+    goal: dict[str, NDArray[Any]] = {
+        name: np.full(len(ticks), "", object) if isinstance(value, str)
+        else np.full((len(ticks), len(value)), np.nan)
+        for name, value in first.items()
+    }  # fmt: skip
+    source, present = [""] * len(ticks), None
+    for i, (tick, mode) in enumerate(zip(ticks, modes, strict=True)):
+        present = found.get(tick, present)
+        if present is not None and mode == "active":
+            source[i] = present["source"]
+            for name, values in goal.items():
+                values[i] = present["values"][name]
+    return goal, source
 
 
 def _metadata(file: BinaryIO) -> dict[str, str]:

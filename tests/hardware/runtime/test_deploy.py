@@ -9,18 +9,27 @@ import time
 
 import numpy as np
 import pytest
+from motoric.control.command import MotorCommand
+from motoric.control.supervisor import Supervisor
 from motoric.hardware.drivers import make_robot
-from motoric.hardware.interfaces import terms as observation
+from motoric.hardware.goals import checked
 from motoric.hardware.robot import Robot, RobotError, RobotState
 from motoric.hardware.runtime import deploy as deployment
-from motoric.hardware.runtime.bundle import Bundle, BundleError, write_bundle
-from motoric.hardware.runtime.deploy import check_command, deploy, ticks_per_action
+from motoric.hardware.runtime.agent import Agent
+from motoric.hardware.runtime.bundle import Bundle, BundleError, read_spec
+from motoric.hardware.runtime.deploy import deploy
+from motoric.hardware.runtime.inference import Inline
 from motoric.hardware.runtime.log import read_log
+from motoric.hardware.runtime.policy import Policy
+from motoric.hardware.runtime.rehearsal import Rehearsal
+from motoric.hardware.runtime.timing import ticks_per_action
 from motoric.hardware.simulated.robot import SimRobot
+from motoric.hardware.sources import Fixed
 from motoric.hardware.specs.go2 import GO2
 
-from ...conftest import go2_spec, standing
+from ...conftest import GO2_INTERFACE, go2_spec, write_policy
 
+TIMED = 11  # inferences timed before anything moves
 pytestmark = pytest.mark.usefixtures("quick")
 
 
@@ -66,15 +75,13 @@ class FaultyBundle(Bundle):
     """A policy that misbehaves after some calls."""
 
     def __init__(self, folder, after, how):
-        from motoric.hardware.runtime.bundle import read_spec
-
         super().__init__(*read_spec(folder))
-        self.left, self.how = after, how
+        self.left, self.how = after + TIMED, how
 
-    def act(self, observation):
+    def run(self, network, feed):
         self.left -= 1
-        action = super().act(observation)
-        return self.how(action) if self.left < 0 else action
+        out = super().run(network, feed)
+        return out | {"action": self.how(out["action"])} if self.left < 0 else out
 
 
 @pytest.fixture
@@ -100,13 +107,13 @@ def test_it_rises_stands_and_lies_down(bundle_folder, tmp_path, robots):
     assert report.fault is None
     assert report.ended == "finished"
     assert report.seconds == pytest.approx(1.5, abs=0.1)
-    assert not report.fell
-    assert report.velocity_error_mean < 0.05
+    assert report.metrics["fell"] == 0
+    assert report.metrics["velocity_error"] < 0.05
     active = np.array(log.status) == "active"
     assert log.base_height[active].min() > 0.22
     assert log.base_height[-1] < 0.15
     assert list(dict.fromkeys(log.status)) == ["soft_start", "active", "stopping", "off"]
-    np.testing.assert_array_equal(log.target[5], robot.sent[5].position)
+    np.testing.assert_array_equal(log.command.position[5], robot.sent[5].position)
 
 
 def test_the_log_ends_with_the_times(bundle_folder, tmp_path, robots):
@@ -126,7 +133,7 @@ def test_a_walk_is_brought_to_a_halt_before_it_lies_down(bundle_folder, tmp_path
         Bundle.load(bundle_folder), robot, 0.5, [0.4, 0.0, 0.3], tmp_path / "log.mcap", keys=False
     )
     log = read_log(tmp_path / "log.mcap")
-    asked = log.command[np.isfinite(log.command[:, 0])]
+    asked = log.goal["velocity"][np.isfinite(log.goal["velocity"][:, 0])]
     np.testing.assert_array_equal(asked[0], [0.4, 0.0, 0.3])
     np.testing.assert_array_equal(asked[-1], [0.0, 0.0, 0.0])
     assert (np.diff(asked, axis=0) <= 0).all()
@@ -134,7 +141,9 @@ def test_a_walk_is_brought_to_a_halt_before_it_lies_down(bundle_folder, tmp_path
     assert np.sum(asked[:, 0] == 0) == pytest.approx(250, abs=60)
     assert report.ended == "finished"
     assert report.seconds == pytest.approx(0.5, abs=0.1)
-    assert report.velocity_error_mean == pytest.approx(0.4, abs=0.1)  # 0.2 with the halt in it
+    assert report.metrics["velocity_error"] == pytest.approx(
+        0.4, abs=0.1
+    )  # 0.2 with the halt in it
 
 
 def test_a_dry_run_sends_nothing(bundle_folder, tmp_path, robots):
@@ -160,7 +169,7 @@ def test_a_dry_run_sends_nothing(bundle_folder, tmp_path, robots):
     log = read_log(tmp_path / "log.mcap")
     assert log.metadata["dry_run"] == "true"
     assert log.base_height.max() < 0.15
-    assert log.kp[np.array(log.status) == "active"].any()
+    assert log.command.kp[np.array(log.status) == "active"].any()
     assert str(robot.realtime) == report.realtime  # for the driver's threads
 
 
@@ -404,7 +413,7 @@ def ends_safe(report, log, words):
     assert log.status[-1] == "fault"
     assert words in log.reason[-1]
     first = log.status.index("fault")
-    assert not log.kp[first:].any()
+    assert not log.command.kp[first:].any()
     assert report.seconds < 1.4
 
 
@@ -421,14 +430,12 @@ def test_silence_damps_the_motors_of_the_robot_itself(robots):
     robots(robot)
     robot.configure()
     robot.activate()
-    from motoric.hardware.robot import RobotCommand
-
     deadline = time.monotonic() + 1.5
     tick = 0
     while time.monotonic() < deadline:
         tick += 1
         zero = np.zeros(12)
-        robot.write(RobotCommand(time.monotonic(), tick, GO2.stand, zero, GO2.kp, GO2.kd, zero))
+        robot.write(MotorCommand(GO2.stand, zero, GO2.kp, GO2.kd, zero, time.monotonic(), tick))
         time.sleep(0.02)
         state = robot.read()
     assert state.base_height > 0.2
@@ -480,21 +487,24 @@ def test_a_loop_rate_that_is_no_multiple_is_refused(wished):
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("goal", "words"),
     [
-        ([5.0, 0, 0], "command: forward 5.0, the policy was trained for -0.6 to 1.0"),
-        ([0, 0, -0.9], "command: turn -0.9"),
-        ([0, 0], "expected 3 finite numbers"),
-        ([0, float("nan"), 0], "expected 3 finite numbers"),
+        ([5.0, 0, 0], "goal.velocity: forward 5, the policy was trained for -0.6 to 1"),
+        ([0, 0, -0.9], "goal.velocity: turn -0.9"),
+        ([0, 0], r"expected finite numbers \[forward, left, turn\]"),
+        ([0, float("nan"), 0], "expected finite numbers"),
+        ({"speed": [0, 0, 0]}, "goal.speed: no such part, expected velocity"),
     ],
 )
-def test_a_command_outside_the_trained_range_is_refused(command, words):
-    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
-        check_command(go2_spec(), command)
+def test_a_goal_that_is_not_allowed_is_refused_before_anything_moves(bundle_folder, goal, words):
+    robot = SimRobot()
+    with pytest.raises(ValueError, match=words):
+        deploy(Bundle.load(bundle_folder), robot, 1.0, goal)
+    assert robot.process is None
 
 
 def test_a_bundle_of_another_robot_is_refused(tmp_path):
-    write_bundle(tmp_path / "b", standing(), go2_spec(robot="spot"))
+    write_policy(tmp_path / "b", spec=go2_spec(robot="spot"))
     robot = SimRobot()
     with pytest.raises(BundleError, match="'spot', expected 'go2'"):
         deploy(Bundle.load(tmp_path / "b"), robot, 1.0, [0.0] * 3)
@@ -514,10 +524,8 @@ def test_drivers():
 
 
 def test_a_rehearsal_has_no_effect_and_what_it_meets_is_no_fault(bundle_folder):
-    """A deployment's own observation, phase, action and supervisor stay as they were."""
-    from motoric.hardware.robot import RobotState
-
-    command = np.array([0.5, 0.0, 0.0])
+    """A deployment's own observation, memory, goal and supervisor stay as they were."""
+    goal = checked(GO2_INTERFACE.goals, [0.5, 0.0, 0.0])
     bundle = Bundle.load(bundle_folder)
     zero, upright = np.zeros(12), np.array([1.0, 0.0, 0.0, 0.0])
 
@@ -527,72 +535,23 @@ def test_a_rehearsal_has_no_effect_and_what_it_meets_is_no_fault(bundle_folder):
 
     def control():
         limits = (GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, 0.02)
-        walker = deployment.Walker(bundle, command)
+        agent, source = Agent(GO2_INTERFACE, goal), Fixed([0.5, 0.0, 0.0])
+        source.open(GO2_INTERFACE.goals)
         return deployment.Control(
-            Standing(), deployment.Supervisor(*limits), walker, 1.0, 10, None
-        ), walker
+            Standing(), Supervisor(*limits), agent, Inline(Policy(bundle)),
+            Rehearsal(bundle, GO2_INTERFACE, goal), source, 1.0, 10, None,
+        ), agent  # fmt: skip
 
-    (rehearsed, walker), (other, same) = control(), control()
+    (rehearsed, agent), (other, same) = control(), control()
     for each in (rehearsed, other):
         each._read()
     for _ in range(3):
         rehearsed.rehearse()
-    bundle.act = lambda observation: 1 / 0  # type: ignore[method-assign]
+    bundle.run = lambda network, feed: 1 / 0  # type: ignore[method-assign]
     rehearsed.rehearse()
-    del bundle.act
+    del bundle.run
     state = rehearsed._newest
-    np.testing.assert_array_equal(walker.observe(state), same.observe(state))
+    seen, wanted = (a.observe(a.measured(state, 7.0)) for a in (agent, same))
+    np.testing.assert_array_equal(seen["observation"], wanted["observation"])
     assert rehearsed.supervisor.mode == other.supervisor.mode == "soft_start"
     assert rehearsed._asked is None
-
-
-def test_one_observation_is_a_row_of_many():
-    rng = np.random.default_rng(0)
-    many = observation.Measured(
-        rng.normal(size=(9, 4)), rng.normal(size=(9, 3)), rng.normal(size=(9, 12)),
-        rng.normal(size=(9, 12)), GO2.stand, rng.normal(size=(9, 12)),
-        rng.normal(size=(9, 3)) * rng.integers(0, 2, (9, 1)), rng.uniform(size=9),
-    )  # fmt: skip
-    terms = go2_spec().terms
-    together = observation.observe(terms, many)
-    for i in range(9):
-        row = {k: v if k == "stand" else v[i : i + 1] for k, v in vars(many).items()}
-        one = observation.observe(terms, observation.Measured(**row))
-        np.testing.assert_allclose(one[0], together[i], rtol=2e-7, atol=0)
-
-
-def test_observation_of_the_robot_is_that_of_training():
-    """The same state gives the same numbers on the robot and in the task."""
-    from motoric.envs.batched import BatchedEnv
-    from motoric.envs.tasks.go2_velocity import Go2Velocity
-    from motoric.hardware.robot import RobotState
-
-    task = Go2Velocity(randomise=False)
-    env = BatchedEnv(task, 1, seed=3)
-    env.hold_command([0.5, 0.1, -0.2])
-    env.reset()
-    env.episode.phase[:] = 0.0
-    rng = np.random.default_rng(0)
-    seen = []
-
-    class Recorder:
-        spec = go2_spec(rate=50.0)
-
-        def act(self, observation):
-            seen.append(observation[0])
-            return actions[len(seen) - 1][None]
-
-    actions = rng.uniform(-0.3, 0.3, (10, 12)).astype(np.float32)
-    walker = deployment.Walker(Recorder(), np.array([0.5, 0.1, -0.2]))  # type: ignore[arg-type]
-    wanted = env._observe()
-    for action in actions:
-        motion = env.motion
-        state = RobotState(
-            0.0, 0, motion.position[0], motion.velocity[0], motion.torque[0],
-            motion.orientation[0], motion.angular_velocity[0],
-        )  # fmt: skip
-        target = walker.target(walker.bundle.act(walker.observe(state))[0])
-        np.testing.assert_allclose(seen[-1], wanted[0], atol=1e-6)
-        np.testing.assert_allclose(target, GO2.stand + task.action_scale * action, atol=1e-6)
-        wanted, _, ended, _, _ = env.step(action[None])
-        assert not ended.any()

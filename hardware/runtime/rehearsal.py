@@ -1,0 +1,58 @@
+"""A policy's tick played through just before its time, so that it finds its code in the caches.
+
+A processor that has slept for milliseconds takes several times as long for the first pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from motoric.control.supervisor import Mode, Supervisor
+from motoric.hardware.goals import Goal
+from motoric.hardware.interfaces.base import Interface
+from motoric.hardware.robot import RobotState
+from motoric.hardware.runtime.agent import Agent
+from motoric.hardware.runtime.bundle import Bundle
+from motoric.hardware.runtime.policy import Policy
+
+
+class Rehearsal:
+    """Observation, policy, command and supervision of a state, thrown away: a stand-in for all
+    that acts, with a memory and an active supervisor of its own."""
+
+    def __init__(self, bundle: Bundle, interface: Interface, goal: Goal) -> None:
+        robot = interface.robot
+        self.agent, self.policy = Agent(interface, goal), Policy(bundle)
+        self._action = np.zeros(bundle.spec.action.shape, bundle.spec.action.dtype)
+        self.supervisor = Supervisor(
+            robot.limits, robot.stand, robot.rest, robot.kp, robot.kd, robot.damping,
+            self.agent.period, kp_max=robot.kp_max, kd_max=robot.kd_max,
+            filters=interface.filters(bundle.run),
+        )  # fmt: skip
+        zero = np.zeros(len(robot.joints))
+        self._state = RobotState(
+            0.0, 0, robot.stand, zero, zero, np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3)
+        )
+        self.supervisor.start(0.0, self._state)
+        while self.supervisor.mode is Mode.SOFT_START:
+            self._later(self._state)
+            self.supervisor.update(self._state.time, self._state, None)
+
+    def play(self, state: RobotState, thinks: bool = True) -> None:
+        """thinks: with an inference; else with the action of the last."""
+        state = self._later(state)
+        measured = self.agent.measured(state, state.time)
+        observation = self.agent.observe(measured)
+        if thinks:
+            self._action = self.policy.infer(observation)[0, 0]
+        wish = self.agent.command(self._action, measured)
+        self.supervisor.update(state.time, state, wish)
+
+    def _later(self, state: RobotState) -> RobotState:
+        """A state as the next one of its own time."""
+        mine = self._state
+        self._state = dataclasses.replace(
+            state, time=mine.time + self.agent.period, sequence=mine.sequence + 1
+        )
+        return self._state
