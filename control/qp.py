@@ -1,0 +1,249 @@
+"""Very many small QPs: the point of a polygon that is nearest to a wished one, exactly.
+
+    min |u - u0|^2   where  a_k . u >= b_k  for m rows, and  |u| <= radius,     u in R^2
+
+is a projection, and needs no iterative solver. Seidel's observation: where u is the optimum for
+some rows S and another row k is violated at u, the optimum for S + {k} lies on the line of k; there
+the problem has one dimension, and each row of S cuts an interval. Taking the most violated row each
+time (lazily) leaves two or three rows in S. The objective rises strictly, so it ends, and the
+answer is exact to rounding: no tolerance to tune, no iterations to run out of.
+
+`project` does all problems at once in numpy, one or a few in plain Python; `project_compiled` is
+the latter's kernel compiled by numba (the extra `numba`). Where no point satisfies all rows the
+answer is NaN: the caller has to decide, and `u0` is never it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+EPS = 1e-12  # a row violated by less holds
+AGREE = 1e-9  # rows that leave less than this between them leave nothing
+BLOCK = 1000  # problems at a time: their rows stay in the cache
+FEW = 8  # problems that plain Python does sooner than numpy
+
+
+def unit_rows(normals: Array, offsets: Array) -> tuple[Array, Array]:
+    """Rows [..., 2], [...] scaled to unit normals, as `project` needs them.
+
+    A zero normal says nothing about u: its row is dropped (-inf) where it holds, and else refused.
+    """
+    length = np.hypot(normals[..., 0], normals[..., 1])
+    zero = length < 1e-12
+    if (zero & (offsets > 0)).any():
+        raise ValueError("qp: a row has a zero normal and a positive offset, no u satisfies it")
+    length = np.where(zero, 1.0, length)
+    normals = np.where(zero[..., None], np.array([1.0, 0.0]), normals / length[..., None])
+    return normals, np.where(zero, -np.inf, offsets / length)
+
+
+def project(wish: Array, normals: Array, offsets: Array, radius: float | Array = math.inf) -> Array:
+    """The u [N, 2] nearest to `wish` [N, 2] with normals . u >= offsets and |u| <= radius.
+
+    normals: [N, m, 2], unit vectors; offsets: [N, m], -inf for a row that isn't there
+    radius: of a disc about zero, positive or zero, inf for none; a number or [N]
+
+    NaN where there is none. Raises ValueError for input that is not finite.
+    """
+    wish, ax, ay, b, c = _arrays(wish, normals, offsets, radius)
+    n, m = b.shape
+    if n <= FEW:
+        rows = zip(wish.tolist(), ax.tolist(), ay.tolist(), b.tolist(), c.tolist(), strict=True)
+        space = ([0.0] * m, [0.0] * m, [0.0] * m)
+        found = [_project_one(w[0], w[1], x, y, z, r, *space) for w, x, y, z, r in rows]
+        return np.array(found, np.float64).reshape(n, 2)
+    out = np.empty((n, 2))
+    for at in range(0, n, BLOCK):
+        part = slice(at, at + BLOCK)
+        _project_block(wish[part], ax[part], ay[part], b[part], c[part], out[part])
+    return out
+
+
+def project_compiled(
+    wish: Array, normals: Array, offsets: Array, radius: float | Array = math.inf
+) -> Array:
+    """`project`, compiled by numba. The first call compiles for seconds: not in a control tick."""
+    wish, ax, ay, b, c = _arrays(wish, normals, offsets, radius)
+    out = np.empty(wish.shape)
+    _compiled()(wish, ax, ay, b, c, out)
+    return out
+
+
+def least_violation(
+    wish: Array,
+    normals: Array,
+    offsets: Array,
+    radius: float | Array = math.inf,
+    soft: Array | None = None,
+) -> Array:
+    """Like `project`, but where not all rows can hold they give way, all by the same least amount.
+
+    soft: which rows may give way, bool [N, m]; all by default. u = 0 must satisfy the others.
+    """
+    u = project(wish, normals, offsets, radius)
+    none = np.isnan(u[:, 0])
+    if not none.any():
+        return u
+    soft = np.ones(offsets.shape, bool) if soft is None else soft
+    wish, normals, offsets, soft = wish[none], normals[none], offsets[none], soft[none]
+    if (~soft & (offsets > 0)).any():
+        raise ValueError("qp: zero does not satisfy the rows that may not give way")
+    radius = np.broadcast_to(radius, none.shape)[none]
+    low, high = np.zeros(len(wish)), np.where(soft, offsets, 0.0).max(axis=1)
+    best = np.zeros_like(wish)
+    for _ in range(60):  # zero satisfies all once they give way by their largest offset
+        middle = 0.5 * (low + high)
+        found = project(wish, normals, np.where(soft, offsets - middle[:, None], offsets), radius)
+        fits = ~np.isnan(found[:, 0])
+        best[fits], high[fits], low[~fits] = found[fits], middle[fits], middle[~fits]
+    u[none] = best
+    return u
+
+
+def _arrays(
+    wish: Array, normals: Array, offsets: Array, radius: float | Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Checked, float64 and contiguous: wish [N, 2], ax, ay, b [N, m], radius [N]."""
+    wish = np.ascontiguousarray(wish, np.float64)
+    n, m = np.shape(offsets)
+    if wish.shape != (n, 2) or np.shape(normals) != (n, m, 2):
+        shapes = f"{wish.shape}, {np.shape(normals)}, {np.shape(offsets)}"
+        raise ValueError(f"qp: shapes {shapes}, expected [N, 2], [N, m, 2], [N, m]")
+    ax = np.ascontiguousarray(normals[..., 0], np.float64)
+    ay = np.ascontiguousarray(normals[..., 1], np.float64)
+    b = np.ascontiguousarray(offsets, np.float64)
+    c = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.float64), (n,)))
+    if not np.isfinite(wish).all():
+        raise ValueError("qp: wish holds a non-finite value")
+    if not (b < np.inf).all():
+        raise ValueError("qp: offsets hold NaN or inf, expected numbers or -inf")
+    if not (np.abs(ax * ax + ay * ay - 1) < 1e-9).all():
+        raise ValueError("qp: normals hold one that is not a unit vector (see unit_rows)")
+    if not (c >= 0).all():
+        raise ValueError("qp: radius holds NaN or a negative number")
+    return wish, ax, ay, b, c
+
+
+def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: Array) -> None:
+    """Write the answers of one block into `out`. Problems that are done leave the arrays."""
+    n, m = b.shape
+    x0, y0 = np.ascontiguousarray(wish[:, 0]), np.ascontiguousarray(wish[:, 1])
+    shrink = _shrink(x0, y0, c)
+    x, y, ids = shrink * x0, shrink * y0, np.arange(n)
+    if m == 0:
+        out[:, 0], out[:, 1] = x, y
+        return
+    chosen = np.empty((n, 0), np.intp)  # S: rows that u was put on, [n, rounds]
+    for _ in range(m + 2):
+        gap = b - ax * x[:, None]
+        gap -= ay * y[:, None]
+        k = gap.argmax(axis=1)
+        violated = gap[np.arange(len(k)), k] > EPS  # not where NaN: done, none there
+        if not violated.all():
+            done = ~violated
+            out[ids[done], 0], out[ids[done], 1] = x[done], y[done]
+            if not violated.any():
+                return
+            ids, k, chosen = ids[violated], k[violated], chosen[violated]
+            ax, ay, b, c = ax[violated], ay[violated], b[violated], c[violated]
+            x0, y0 = x0[violated], y0[violated]
+        # On line k: q + t d, where q is its point nearest to u0.
+        row = np.arange(len(k))
+        kx, ky, kb = ax[row, k], ay[row, k], b[row, k]
+        t = kb - (kx * x0 + ky * y0)
+        qx, qy = x0 + t * kx, y0 + t * ky
+        half = np.sqrt(np.maximum(c * c - kb * kb, 0.0))  # of the chord in the disc
+        foot = kx * qy - ky * qx  # where the chord's middle is
+        low, high = -foot - half, -foot + half
+        sx, sy, sb = (np.take_along_axis(a, chosen, axis=1) for a in (ax, ay, b))
+        along = sy * kx[:, None] - sx * ky[:, None]  # a_j . d
+        need = sb - (sx * qx[:, None] + sy * qy[:, None])
+        for j in range(chosen.shape[1]):
+            cuts = need[:, j] / np.where(along[:, j] == 0, 1.0, along[:, j])
+            low = np.where(along[:, j] > 0, np.maximum(low, cuts), low)
+            high = np.where(along[:, j] < 0, np.minimum(high, cuts), high)
+        t = np.minimum(np.maximum(0.0, low), high)
+        x, y = qx - t * ky, qy + t * kx
+        none = (kb > c + AGREE) | (x * x + y * y > (c + AGREE) ** 2)
+        if chosen.shape[1]:
+            none |= (need - along * t[:, None]).max(axis=1) > AGREE
+        x[none] = y[none] = np.nan
+        chosen = np.concatenate([chosen, k[:, None]], axis=1)
+    out[ids] = np.nan
+
+
+def _shrink(x: Array, y: Array, c: Array) -> Array:
+    length = np.hypot(x, y)
+    return np.where(length > c, c / np.where(length > 0, length, 1.0), 1.0)
+
+
+def _project_one(
+    x0: float, y0: float, ax: Any, ay: Any, b: Any, c: float, sx: Any, sy: Any, sb: Any
+) -> tuple[float, float]:
+    """One problem: rows ax, ay, b of length m; sx, sy, sb: space for m numbers each."""
+    m = len(b)
+    x, y = x0, y0
+    length = math.sqrt(x0 * x0 + y0 * y0)
+    if length > c:
+        x, y = x0 * (c / length), y0 * (c / length)
+    count = 0
+    while True:
+        worst, k = EPS, -1
+        for i in range(m):
+            gap = b[i] - ax[i] * x - ay[i] * y
+            if gap > worst:
+                worst, k = gap, i
+        if k < 0:
+            return x, y
+        if count == m:
+            return math.nan, math.nan
+        kx, ky, kb = ax[k], ay[k], b[k]
+        if kb > c + AGREE:
+            return math.nan, math.nan
+        t = kb - (kx * x0 + ky * y0)
+        qx, qy = x0 + t * kx, y0 + t * ky
+        half = math.sqrt(max(c * c - kb * kb, 0.0))
+        foot = kx * qy - ky * qx
+        low, high = -foot - half, -foot + half
+        for j in range(count):
+            along = sy[j] * kx - sx[j] * ky
+            need = sb[j] - (sx[j] * qx + sy[j] * qy)
+            if along > 0:
+                low = max(low, need / along)
+            elif along < 0:
+                high = min(high, need / along)
+        t = min(max(0.0, low), high)
+        x, y = qx - t * ky, qy + t * kx
+        if x * x + y * y > (c + AGREE) ** 2:
+            return math.nan, math.nan
+        for j in range(count):
+            if sb[j] - sx[j] * x - sy[j] * y > AGREE:
+                return math.nan, math.nan
+        sx[count], sy[count], sb[count] = kx, ky, kb
+        count += 1
+
+
+@functools.cache
+def _compiled() -> Callable[[Array, Array, Array, Array, Array, Array], None]:
+    try:
+        from numba import njit  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("project_compiled needs numba: pip install 'motoric[numba]'") from error
+    one = njit(nogil=True)(_project_one)
+
+    @njit(nogil=True)
+    def every(wish, ax, ay, b, c, out):
+        m = b.shape[1]
+        sx, sy, sb = np.empty(m), np.empty(m), np.empty(m)
+        for i in range(len(wish)):
+            out[i] = one(wish[i, 0], wish[i, 1], ax[i], ay[i], b[i], c[i], sx, sy, sb)
+
+    return every
