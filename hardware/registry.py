@@ -64,6 +64,7 @@ class Table(Mapping[str, Any]):
 
 INTERFACES = Table(
     "interface", "interfaces", {
+        "impedance": "motoric.hardware.interfaces.impedance:Impedance",
         "joint_targets": "motoric.hardware.interfaces.joint_targets:JointTargets",
     },
 )  # fmt: skip

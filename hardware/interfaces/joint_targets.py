@@ -5,55 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from motoric.control.command import MotorCommand, hold
-from motoric.hardware.goals import Goal, Part
-from motoric.hardware.interfaces.base import Interface, Memory, Metric, Observation, Tensor
-from motoric.hardware.interfaces.metrics import METRICS
-from motoric.hardware.interfaces.terms import Seen, Term, function_of, observation_size, observe
+from motoric.control.command import MotorCommand
+from motoric.hardware.goals import Goal
+from motoric.hardware.interfaces.base import Memory
+from motoric.hardware.interfaces.term_interface import TermInterface
 from motoric.hardware.measured import Array, Measured
-from motoric.hardware.robot import RobotSpec
 
 
 @dataclass(frozen=True)
-class JointTargets(Interface):
+class JointTargets(TermInterface):
     """Joint target = stand + action_scale * action, held at the robot's own gains.
 
-    terms: what `observation` is made of; action_scale: rad per unit of action, [J]
-    action_limit: of each number of the action, either way
-    gait_frequency: of the gait clock, Hz; its phase starts at memory["phase"], cycles
-    measures: names in `METRICS`
+    action_scale: rad per unit of action, [J]; action_limit: of each number of the action, either
+    way
     """
 
-    robot: RobotSpec
-    rate: float
-    terms: tuple[Term, ...]
     action_scale: tuple[float, ...]
     action_limit: float = 1.0
-    goals: tuple[Part, ...] = ()
-    gait_frequency: float = 0.0
-    measures: tuple[str, ...] = ()
 
     name = "joint_targets"
 
     def __post_init__(self) -> None:
-        if len(self.action_scale) != len(self.robot.joints):
+        super().__post_init__()
+        robot, joints = self.robot, len(self.robot.joints)
+        if len(self.action_scale) != joints:
             raise ValueError(
-                f"action_scale: {len(self.action_scale)} numbers, {self.robot.name} has "
-                f"{len(self.robot.joints)} joints"
+                f"action_scale: {len(self.action_scale)} numbers, {robot.name} has {joints} joints"
             )
-        for term in self.terms:
-            function_of(term.name)
-        for measure in self.measures:
-            if measure not in METRICS:
-                raise ValueError(f"metric {measure!r}: unknown, expected one of {list(METRICS)}")
-        low, high = np.full(len(self.action_scale), -self.action_limit), self.action_limit
-        object.__setattr__(self, "_low", low)
-        object.__setattr__(self, "_high", low + 2 * high)
+        if not self.action_limit > 0:
+            raise ValueError(f"action_limit: {self.action_limit}, expected a positive number")
+        high = np.full(joints, float(self.action_limit))
+        object.__setattr__(self, "_low", -high)
+        object.__setattr__(self, "_high", high)
         object.__setattr__(self, "_scale", np.array(self.action_scale))
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        return (Tensor("observation", (observation_size(self.terms),)),)
+        object.__setattr__(self, "_held", Held(robot.kp, robot.kd))
 
     @property
     def action_low(self) -> Array:
@@ -63,33 +48,26 @@ class JointTargets(Interface):
     def action_high(self) -> Array:
         return self._high  # type: ignore[attr-defined]
 
-    @property
-    def sensors(self) -> tuple[str, ...]:
-        return tuple(t.name.partition(".")[2] for t in self.terms if t.name.startswith("sensor."))
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return tuple(METRICS[name][0] for name in self.measures)
-
-    def begin(self, rows: int) -> Memory:
-        return {"action": np.zeros((rows, len(self.action_scale))), "phase": np.zeros(rows)}
-
-    def phase(self, measured: Measured, memory: Memory) -> Array:
-        """Of the gait clock, in cycles, [N]."""
-        return (memory["phase"] + self.gait_frequency * measured.time) % 1.0
-
-    def observe(self, measured: Measured, goal: Goal, memory: Memory) -> Observation:
-        seen = Seen(measured, goal, memory, self.robot, self.phase(measured, memory))
-        return {"observation": observe(self.terms, seen)}
-
     def command(
         self, action: Array, measured: Measured, goal: Goal, memory: Memory
     ) -> tuple[MotorCommand, Memory]:
         action = np.minimum(np.maximum(action, self.action_low), self.action_high)
-        robot, scale = self.robot, self._scale  # type: ignore[attr-defined]
-        target = robot.stand + scale * action
-        return hold(target, robot.kp, robot.kd), memory | {"action": action}
+        target = self.robot.stand + self._scale * action  # type: ignore[attr-defined]
+        return self._held(target), memory | {"action": action}  # type: ignore[attr-defined]
 
-    def measure(self, measured: Measured, goal: Goal) -> dict[str, Array]:
-        dt = 1.0 / self.rate
-        return {name: METRICS[name][1](measured, goal, dt) for name in self.measures}
+
+class Held:
+    """`control.command.hold` at the same gains again and again: what doesn't change of a command
+    of N rows is made once, read-only."""
+
+    def __init__(self, kp: Array, kd: Array) -> None:
+        self._gains = kp, kd
+        self._rows: dict[int, tuple[Array, Array, Array]] = {}
+
+    def __call__(self, position: Array) -> MotorCommand:
+        rows = len(position)
+        if rows not in self._rows:
+            zero, kp, kd = (np.broadcast_to(a, position.shape) for a in (0.0, *self._gains))
+            self._rows = {rows: (zero, kp, kd)}
+        zero, kp, kd = self._rows[rows]
+        return MotorCommand(position, zero, kp, kd, zero)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,12 @@ class Term:
     name: str
     size: int
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size <= 2**20 or not np.isfinite(self.scale):
+            raise ValueError(
+                f"observation term {self.name!r}: size {self.size}, scale {self.scale}"
+            )
 
 
 def _columns(rows: Array) -> Any:
@@ -92,25 +97,30 @@ def observation_size(terms: tuple[Term, ...]) -> int:
     return sum(term.size for term in terms)
 
 
-def observe(terms: tuple[Term, ...], seen: Seen) -> NDArray[np.float32]:
-    """The observation [N, sum of sizes]. Raises ValueError naming a term that doesn't fit."""
-    functions, scales = _plan(terms)
-    parts = []
-    for term, function in zip(terms, functions, strict=True):
-        value = function(seen)
-        if value.shape[-1] != term.size:
-            raise ValueError(
-                f"observation term {term.name!r}: size {value.shape[-1]}, expected {term.size}"
-            )
-        parts.append(value)
-    return (np.concatenate(parts, axis=-1) * scales).astype(np.float32)
+class Terms:
+    """A list of terms, ready to be computed; size: of the observation."""
 
+    def __init__(self, terms: tuple[Term, ...]) -> None:
+        self._terms, self._functions = terms, [function_of(term.name) for term in terms]
+        self.size = observation_size(terms)
+        sizes = [term.size for term in terms]
+        self._scales = np.repeat([float(term.scale) for term in terms], sizes)
+        self._fits = False
 
-@cache
-def _plan(terms: tuple[Term, ...]) -> tuple[list[Callable[[Seen], Array]], Array]:
-    """The function of each term, and what each number of the observation is multiplied by."""
-    scales = np.repeat([float(term.scale) for term in terms], [term.size for term in terms])
-    return [function_of(term.name) for term in terms], scales
+    def observe(self, seen: Seen) -> NDArray[np.float32]:
+        """The observation [N, size]. Raises ValueError naming a term that doesn't fit."""
+        parts = [function(seen) for function in self._functions]
+        if not self._fits:  # a term's size doesn't change
+            self._check(parts)
+        return (np.concatenate(parts, axis=-1) * self._scales).astype(np.float32)
+
+    def _check(self, parts: list[Array]) -> None:
+        for term, part in zip(self._terms, parts, strict=True):
+            if part.ndim != 2 or part.shape[1] != term.size:
+                raise ValueError(
+                    f"observation term {term.name!r}: size {part.shape[1:]}, expected {term.size}"
+                )
+        self._fits = True
 
 
 def function_of(name: str) -> Callable[[Seen], Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from motoric.control.command import QUANTITIES, MotorCommand
+from motoric.control.command import MotorCommand
 from motoric.hardware.goals import Goal
 from motoric.hardware.interfaces.base import Interface, Observation
 from motoric.hardware.measured import Measured, measured_by
@@ -27,6 +27,7 @@ class Agent:
         self._rests = {p.name: p.rest for p in self._parts if p.halts}
         self._memory = interface.begin(1)
         self._began: float | None = None
+        self._newest: tuple[RobotState, float, Measured] | None = None  # what was asked for last
 
     def ask(self, goal: Goal) -> None:
         """Ask for another goal, [1, k] each."""
@@ -47,7 +48,10 @@ class Agent:
         """A state read at `now` (s, monotonic), with the policy's clock; the first starts it."""
         if self._began is None:
             self._began = now
-        return measured_by(state, now - self._began)
+        newest = self._newest
+        if newest is None or newest[0] is not state or newest[1] != now:
+            self._newest = newest = state, now, measured_by(state, now - self._began)
+        return newest[2]
 
     def observe(self, measured: Measured) -> Observation:
         """What the policy sees, each [1, ...]."""
@@ -55,10 +59,10 @@ class Agent:
 
     def command(self, action: NDArray[Any], measured: Measured) -> MotorCommand:
         """The command [J] of an action [A] that is carried out; memory goes on by it."""
-        command, self._memory = self.interface.command(
-            action[None], measured, self.goal, self._memory
+        many, self._memory = self.interface.command(action[None], measured, self.goal, self._memory)
+        return MotorCommand(
+            many.position[0], many.velocity[0], many.kp[0], many.kd[0], many.torque[0]
         )
-        return MotorCommand(*(getattr(command, quantity)[0] for quantity in QUANTITIES))
 
     def measure(self, measured: Measured) -> dict[str, float]:
         """The interface's metrics of this moment."""

@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from motoric.control import rotation
 from motoric.control.limits import JointLimits
 from motoric.hardware.fields import plain, read_fields
+from motoric.hardware.goals import at_rest
 from motoric.hardware.interfaces.base import Interface, Tensor
+from motoric.hardware.measured import measured_by
 from motoric.hardware.registry import INTERFACES
-from motoric.hardware.robot import RobotSpec
+from motoric.hardware.robot import RobotSpec, RobotState
 from motoric.hardware.runtime import onnx_files
 from motoric.hardware.runtime.spec import BundleSpec, Chunk, Input, Network
 from numpy.typing import NDArray
@@ -222,23 +225,40 @@ def interface_of(spec: BundleSpec, robot: RobotSpec) -> Interface:
     try:
         kind = INTERFACES.find(name)
         interface: Interface = kind.make(robot, spec.rate, spec.interface["parameters"])
-        given = {t.name: (t.shape, t.dtype) for t in interface.inputs}
-    except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(f"bundle interface {name!r}: {str(error).splitlines()[0]}") from None
-    for tensor in spec.observations:
-        if given.get(tensor.name) != (tensor.shape, tensor.dtype):
-            found = "{1}{0}".format(*given[tensor.name]) if tensor.name in given else "nothing"
-            raise BundleError(
-                f"bundle interface {name!r}: {tensor.name} is {found}, the network takes "
-                f"{tensor.dtype}{tensor.shape}"
-            )
-    size = len(interface.action_low)
-    if spec.action.shape != (size,):
-        raise BundleError(
-            f"bundle interface {name!r}: takes {size} numbers, the network gives "
-            f"{spec.action.shape}"
-        )
+        _try(interface, spec)
+    except Exception as error:  # it may be anyone's
+        raise BundleError(f"bundle interface {name!r}: {str(error).split(chr(10))[0]}") from None
     return interface
+
+
+def _try(interface: Interface, spec: BundleSpec) -> None:
+    """Observe and command once, standing. Raises ValueError for what the networks don't take."""
+    robot = interface.robot
+    sensors = {s.name: np.zeros(s.shape, s.dtype) for s in robot.sensors}
+    for name in interface.sensors:
+        if name not in sensors:
+            raise ValueError(f"{robot.name} has no sensor {name!r}")
+    zero = np.zeros(len(robot.joints))
+    state = RobotState(
+        0.0, 0, robot.stand, zero, zero, rotation.IDENTITY, np.zeros(3), sensors=sensors
+    )
+    measured, goal = measured_by(state, 0.0), at_rest(interface.goals, 1)
+    memory = interface.begin(1)
+    given = interface.observe(measured, goal, memory)
+    for tensor in spec.observations:
+        value = given.get(tensor.name)
+        if value is None or (value.shape[1:], str(value.dtype)) != (tensor.shape, tensor.dtype):
+            found = "not given" if value is None else f"{value.dtype}{value.shape[1:]}"
+            raise ValueError(
+                f"{tensor.name} is {found}, the network takes {tensor.dtype}{tensor.shape}"
+            )
+    low = interface.action_low
+    if spec.action.shape != low.shape:
+        raise ValueError(f"takes {low.shape}, the network gives {spec.action.shape}")
+    command, _ = interface.command(np.clip(np.zeros((1, *low.shape)), low, interface.action_high),
+                                   measured, goal, memory)  # fmt: skip
+    if command.position.shape != (1, len(robot.joints)):
+        raise ValueError(f"commands {command.position.shape[1:]}, expected {zero.shape}")
 
 
 # -- networks ---------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Policy:
 
         time: s since the policy began; None: as if all inferences before had been in their time
         """
-        if not isinstance(observation, Mapping):
+        if isinstance(observation, np.ndarray):
             observation = {self._observed[0]: observation}
         if self._simple:
             out = self.bundle.run("policy", observation)
@@ -76,7 +76,7 @@ class Policy:
             return self.infer(observation)[:, 0]
         due = np.flatnonzero(self._next >= self._execute)
         if len(due):
-            if not isinstance(observation, Mapping):
+            if isinstance(observation, np.ndarray):
                 observation = {self._observed[0]: observation}
             seen = {name: np.asarray(observation[name])[due] for name in self._observed}
             self._chunks[due], self._next[due] = self.infer(seen, due), 0
