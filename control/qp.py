@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 
 EPS = 1e-12  # a row violated by less holds
 AGREE = 1e-9  # rows that leave less than this between them leave nothing
+PARALLEL = 1e-12  # angle between two lines that don't meet, rad
 BLOCK = 1000  # problems at a time: their rows stay in the cache
 FEW = 8  # problems that plain Python does sooner than numpy
 
@@ -167,9 +168,10 @@ def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: A
         along = sy * kx[:, None] - sx * ky[:, None]  # a_j . d
         need = sb - (sx * qx[:, None] + sy * qy[:, None])
         for j in range(chosen.shape[1]):
-            cuts = need[:, j] / np.where(along[:, j] == 0, 1.0, along[:, j])
-            low = np.where(along[:, j] > 0, np.maximum(low, cuts), low)
-            high = np.where(along[:, j] < 0, np.minimum(high, cuts), high)
+            a = along[:, j]
+            cuts = need[:, j] / np.where(np.abs(a) > PARALLEL, a, 1.0)
+            low = np.where(a > PARALLEL, np.maximum(low, cuts), low)
+            high = np.where(a < -PARALLEL, np.minimum(high, cuts), high)
         t = np.minimum(np.maximum(0.0, low), high)
         x, y = qx - t * ky, qy + t * kx
         none = (kb > c + AGREE) | (x * x + y * y > (c + AGREE) ** 2)
@@ -181,7 +183,7 @@ def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: A
 
 
 def _shrink(x: Array, y: Array, c: Array) -> Array:
-    length = np.hypot(x, y)
+    length = np.sqrt(x * x + y * y)
     return np.where(length > c, c / np.where(length > 0, length, 1.0), 1.0)
 
 
@@ -216,9 +218,9 @@ def _project_one(
         for j in range(count):
             along = sy[j] * kx - sx[j] * ky
             need = sb[j] - (sx[j] * qx + sy[j] * qy)
-            if along > 0:
+            if along > PARALLEL:
                 low = max(low, need / along)
-            elif along < 0:
+            elif along < -PARALLEL:
                 high = min(high, need / along)
         t = min(max(0.0, low), high)
         x, y = qx - t * ky, qy + t * kx
