@@ -44,10 +44,11 @@ def read_fields(
     kind: type[T], value: Any, where: str = "", given: Mapping[str, Any] | None = None
 ) -> T:
     """A data class from a JSON object; `given` fields are taken as they are. Raises ValueError."""
-    known, given = _fields(kind), given or {}
+    given = given or {}
+    known = {key: value for key, value in _fields(kind).items() if key not in given}
     found, prefix = dict(given), f"{where}." if where else ""
     for key, item in _dict(value, where or kind.__name__):
-        if key not in known or key in given:
+        if key not in known:
             raise ValueError(f"{prefix}{_short(key)}: unknown, expected one of {', '.join(known)}")
         found[key] = read(known[key][0], item, prefix + key)
     for key, (_, needed) in known.items():
