@@ -10,6 +10,7 @@ third thread (`inference.py`).
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from array import array
@@ -404,7 +405,8 @@ def deploy(
                 log = LogWriter(log_path, {
                     "robot": model.name, "task": spec.task, "rate": str(interface.rate),
                     "loop_rate": str(rate), "dry_run": str(dry_run).lower(),
-                    "joints": ",".join(model.joints),
+                    "joints": ",".join(model.joints), "model": model.model or "",
+                    "interface": json.dumps(spec.interface),
                 })  # fmt: skip
             thinking = (
                 Inline(policy) if kind is Inline

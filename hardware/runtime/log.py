@@ -168,7 +168,7 @@ class Log:
     """A deployment of T ticks. States are NaN in ticks when none came.
 
     times [T], s from the first; position, velocity, torque [T, J] measured; orientation [T, 4];
-    base_velocity [T, 3], base_height [T] (NaN where not measured)
+    angular_velocity [T, 3]; base_velocity [T, 3], base_height [T] (NaN where not measured)
     robot_time [T], s, and sequence [T]: the robot's own clock and count
     wish: of the policy; command: what was sent in its place
     status, reason [T]
@@ -183,6 +183,7 @@ class Log:
     velocity: Array
     torque: Array
     orientation: Array
+    angular_velocity: Array
     base_velocity: Array
     base_height: Array
     robot_time: Array
@@ -242,6 +243,7 @@ def read_log(path: Path | str) -> Log:
         velocity=series("/state", "velocity"),
         torque=series("/state", "torque"),
         orientation=series("/state", "orientation"),
+        angular_velocity=series("/state", "angular_velocity"),
         base_velocity=series("/state", "base_velocity"),
         base_height=series("/state", "base_height"),
         robot_time=series("/state", "time"),
