@@ -69,22 +69,39 @@ def linear(weight: np.ndarray, bias: np.ndarray) -> bytes:
     return model.SerializeToString()
 
 
+def graph(nodes, inputs, outputs, constants=(), opset=17) -> bytes:
+    """An ONNX model. nodes: (operator, inputs, outputs, attributes); inputs, outputs: tensors."""
+
+    def info(tensor: Tensor):
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        return helper.make_tensor_value_info(tensor.name, kind, ["N", *tensor.shape])
+
+    made = helper.make_graph(
+        [helper.make_node(kind, i, o, **attributes) for kind, i, o, attributes in nodes],
+        "network", [info(t) for t in inputs], [info(t) for t in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 def policy_network(inputs=(), outputs=(), file="policy.onnx") -> Network:
     """What `linear` makes with a Go2's observations, unless said otherwise."""
     inputs = inputs or (Input("observation", (observation_size(TERMS),)),)
     return Network("policy", file, inputs, outputs or (Tensor("action", (12,)),))
 
 
-def go2_spec(interface: Interface = GO2_INTERFACE, **changes) -> BundleSpec:
+def go2_spec(of: Interface = GO2_INTERFACE, **changes) -> BundleSpec:
     values = {
         "task": "go2_velocity",
         "networks": (policy_network(),),
         "action": Tensor("action", (12,)),
         "robot": "go2",
-        "rate": interface.rate,
+        "rate": of.rate,
         "action_low": (-1.0,) * 12,
         "action_high": (1.0,) * 12,
-        "interface": {"name": interface.name, "parameters": interface.parameters()},
+        "interface": {"name": of.name, "parameters": of.parameters()},
         "joints": GO2.joints,
         "stand": tuple(GO2.stand.tolist()),
         "kp": tuple(GO2.kp.tolist()),
