@@ -45,7 +45,13 @@ class MotorCommand:
 
 
 def hold(position: Array, kp: Array, kd: Array) -> MotorCommand:
-    """Joint targets [..., J] held at gains [J], with no speed or torque of their own."""
-    zero = np.zeros_like(position)
-    gains = (np.broadcast_to(gain, position.shape) for gain in (kp, kd))
-    return MotorCommand(position, zero, *gains, zero)
+    """Joint targets [..., J] held at gains [J], with no speed or torque of their own.
+
+    Of N rows, gains and zeros are one row in memory, read-only: what is computed of them may be
+    computed once.
+    """
+    if position.ndim == 1:
+        zero = np.zeros(position.shape)
+        return MotorCommand(position, zero, kp, kd, zero)
+    zero, kp, kd = (np.broadcast_to(row, position.shape) for row in (np.zeros(kp.shape), kp, kd))
+    return MotorCommand(position, zero, kp, kd, zero)

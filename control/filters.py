@@ -7,8 +7,9 @@ cautious enough. The order: barrier, reflex, limits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from motoric.control.command import MotorCommand
 from motoric.control.limits import Array
@@ -20,13 +21,15 @@ class Fault(Exception):
 
 class State(Protocol):
     """What a filter may read of measurements, [..., J]; `motoric.hardware.robot.RobotState` and
-    `motoric.hardware.measured.Measured` both have it."""
+    `motoric.hardware.measured.Measured` both have it. Sensors come as they are: unlike the rest
+    they are neither copied nor checked before."""
 
     position: Array
     velocity: Array
     torque: Array
     orientation: Array
     angular_velocity: Array
+    sensors: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

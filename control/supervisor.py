@@ -5,8 +5,12 @@
              +--- fault ---+--------> fault: damp at once, and stay damped
 
 A fault is latched with its reason, from `off` too; only `reset` and a new `start` leave it. No
-command leaves whose joint target is outside the limits, moves faster than them, is not finite, or
-would ask the motors for more torque than allowed. numpy only; the same for every robot.
+command leaves whose joint target is outside the limits, moves faster than them, is not finite,
+whose gains or target velocity are above their maxima, or that would ask the motors for more torque
+than allowed. numpy only; the same for every robot.
+
+While the policy acts its wish passes the filters, in order, and then the limits; in every other
+phase the limits alone. A filter that raises, is late or gives what is no command is a fault.
 
 Every method may be called from any thread. What is given is copied before it is looked at: its
 owner may go on writing to it.
@@ -14,17 +18,23 @@ owner may go on writing to it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
-from motoric.control.limits import Array, JointLimits, limit_target, torque_scale
+from motoric.control.command import QUANTITIES, MotorCommand, hold
+from motoric.control.filters import Context, Fault, Filter
+from motoric.control.limits import Array, JointLimits, Limits, all_true
 
 _FIELDS = ("position", "velocity", "torque", "orientation", "angular_velocity")
+_shape_of = operator.attrgetter("shape")
 
 
 class Mode(StrEnum):
@@ -47,18 +57,29 @@ class State(Protocol):
     angular_velocity: Array
 
 
-@dataclass(frozen=True)
-class SafeCommand:
-    """tau = kp (position - q) + kd (velocity - dq) + torque; every array [J], read-only.
+class _Seen:
+    """A checked measurement in our own memory, read-only, as filters see it.
 
-    velocity and torque are zero: the speed of a joint is bounded by that of its target.
+    joints: position, velocity, torque, [3, J]; base: orientation and angular velocity, [7]
     """
 
-    position: Array
-    velocity: Array
-    kp: Array
-    kd: Array
-    torque: Array
+    __slots__ = ("_base", "_joints", "position", "sensors", "velocity")
+
+    def __init__(self, joints: Array, base: Array, sensors: Mapping[str, Any]) -> None:
+        self._joints, self._base, self.sensors = joints, base, sensors
+        self.position, self.velocity = joints[0], joints[1]
+
+    @property
+    def torque(self) -> Array:
+        return self._joints[2]
+
+    @property
+    def orientation(self) -> Array:
+        return self._base[:4]
+
+    @property
+    def angular_velocity(self) -> Array:
+        return self._base[4:]
 
 
 @dataclass(frozen=True)
@@ -102,9 +123,13 @@ class Supervisor:
     """One robot's supervisor. Call `update` once per tick of the control loop, at any rate.
 
     stand, rest: joint positions to rise to and to lie down to, rad, [J]
-    kp, kd: gains when active, [J]
+    kp, kd: gains of rising, lying down, and until the policy acts, [J]
     damping: kd of the damped state, N m s / rad, [J]
     dt: between two actions of the policy, s; also the longest time a target moves for at once
+    kp_max, kd_max: most that the policy may wish, [J]; unless given, those above
+    filters: that the policy's wish passes before the limits, in this order: barrier, reflex. The
+        wish they see is the policy's, with gains, velocity and torque within the limits already
+    clock: s, of `busy_since` and of the filters' deadlines
     """
 
     def __init__(
@@ -117,6 +142,10 @@ class Supervisor:
         damping: Array,
         dt: float,
         thresholds: Thresholds | None = None,
+        kp_max: Array | None = None,
+        kd_max: Array | None = None,
+        filters: tuple[Filter, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits, self.dt = limits, dt
         self.thresholds = at = thresholds or Thresholds()
@@ -136,13 +165,27 @@ class Supervisor:
             raise ValueError("damping: must be finite and positive")
         if not 0 < dt < 1:
             raise ValueError(f"dt: {dt}, expected a time between 0 and 1 s")
+        highest = np.maximum(self.kd, self.damping)
+        self._limits = Limits(
+            limits, self.kp if kp_max is None else kp_max, highest if kd_max is None else kd_max
+        )
+        if (self._limits.kp_max < self.kp).any() or (self._limits.kd_max < highest).any():
+            raise ValueError("kp_max, kd_max: below kp, kd or damping of some joint")
+        self._filters = tuple(_named_filter(f) for f in filters)
+        names = [name for name, _, _ in self._filters]
+        if len({*names, self._limits.name}) <= len(names):
+            raise ValueError(f"filters: {', '.join(names)}: a name is there twice")
+        self._clock = clock
         self._lock = threading.RLock()  # held by all that changes the phase
         self._busy = False  # in `update` or `start`, which run code of others
+        self._busy_since: float | None = None
+        self._shapes = {_FIELDS: (shape, shape, shape, (4,), (3,)), QUANTITIES: (shape,) * 5}
+        self._sizes = {_FIELDS: 3 * shape[0] + 7, QUANTITIES: 5 * shape[0]}
+        self._busy_with = ""
         self._phase, self._reason = Mode.OFF, ""
         self._faults: list[str] = []  # since the last reset; without the lock, the first counts
         self._gain = 0.0  # share of the stiffness kp that is on
         self._zero = np.zeros(shape)
-        self._target = self.stand
         self._now = self._fresh = self._sequence = self._state_time = -math.inf
         # Joints are sound where |value - centre| <= reach; rows: position, velocity, torque.
         middle = 0.5 * (limits.lower + limits.upper)
@@ -154,8 +197,10 @@ class Supervisor:
         self._upright = math.cos(at.tilt)
         # Held wherever the velocity is not known: within the torque limit up to full speed.
         self._blind_kd = np.minimum(self.damping, limits.torque / limits.velocity)
-        for array in (self.stand, self.rest, self.kp, self.kd, self.damping):
+        for array in (self.stand, self.rest, self.kp, self.kd, self.damping, self._zero,
+                      self._blind_kd):  # fmt: skip
             array.setflags(write=False)  # they stay what was checked
+        self._sent = self._damped(self._blind_kd, self.stand)
 
     @property
     def mode(self) -> Mode:
@@ -165,6 +210,24 @@ class Supervisor:
     def reason(self) -> str:
         """Of a fault, or of a stop."""
         return (self._faults[:1] or [self._reason])[0]
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the `update` that runs now began, s; None: none runs.
+
+        For a thread that guards the control loop: where a filter or a state's reading hangs in an
+        update, it calls `fault`, and sends `blind` in its place. Neither waits for the update.
+        """
+        return self._busy_since
+
+    @property
+    def busy_with(self) -> str:
+        """Which filter that update is in; empty: in none."""
+        return self._busy_with
+
+    def blind(self) -> MotorCommand:
+        """The damped command of who knows nothing of the robot's state. Never waits."""
+        return self._damped(self._blind_kd, self._sent.position)
 
     # -- what an operator asks for ----------------------------------------------------------
 
@@ -197,8 +260,10 @@ class Supervisor:
             return "state: none to start from"
         problem = self._unsound(now, joints, base)
         if problem is None:
-            self._target = np.clip(joints[0], self.limits.lower, self.limits.upper)
-            self._began, self._now, self._from = now, now, self._target
+            here = np.clip(joints[0], self.limits.lower, self.limits.upper)
+            here.setflags(write=False)
+            self._sent = self._damped(self._blind_kd, here)
+            self._began, self._now, self._from = now, now, here
             self._phase, self._reason, self._gain = Mode.SOFT_START, "", 0.0
         return problem
 
@@ -207,7 +272,8 @@ class Supervisor:
         with self._lock:
             if self.mode in (Mode.SOFT_START, Mode.ACTIVE):
                 self._phase, self._reason = Mode.STOPPING, reason
-                self._began, self._from, self._from_gain = self._now, self._target, self._gain
+                self._began, self._from = self._now, self._sent.position
+                self._from_gain = self._gain
 
     def fault(self, reason: str) -> None:
         """Damp at once and stay damped (the e-stop too). The first reason is kept.
@@ -228,34 +294,37 @@ class Supervisor:
 
     # -- every tick -------------------------------------------------------------------------
 
-    def update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
+    def update(self, now: float, state: State | None, wish: MotorCommand | None) -> MotorCommand:
         """The command to send at time `now` (s, monotonic). Never raises an Exception.
 
         state: the newest measurement, None where there is none
-        target: joint targets the policy wishes, rad, [J]; None where it has not acted since the
-            last tick: the last wish is held. Only looked at when active.
+        wish: what the policy asks for, [J]; None where it has not acted since the last tick: its
+            last wish is held. Only looked at when active.
         """
         with self._lock:
             if self._busy:
                 self.fault("supervisor: called from inside itself")
-                return self._damped(self._blind_kd)
-            self._busy = True
+                return self.blind()
+            self._busy, self._busy_since = True, self._clock()
+            command = None
             try:
-                command = self._update(float(now), state, target)
+                command = self._update(float(now), state, wish)
             except BaseException as error:  # an error in here must not leave the motors stiff
                 self.fault(f"supervisor: {_named(error)}")
                 if not isinstance(error, Exception):  # Ctrl-C, exit
                     raise
-                command = self._damped(self._blind_kd)
             finally:
-                self._busy = False
+                self._busy, self._busy_since, self._busy_with = False, None, ""
+            safe = self.blind() if command is None else command
+            self._sent = safe
             # Asked last: a fault may come from another thread, at any time.
-            return self._damped(self._blind_kd) if self._faults and command.kp.any() else command
+            return self.blind() if self._faults and not self._damps else safe
 
-    def _update(self, now: float, state: State | None, target: Array | None) -> SafeCommand:
+    def _update(self, now: float, state: State | None, wish: MotorCommand | None) -> MotorCommand:
+        self._damps = True
         problem, joints, base = self._read(now, state)
         if self.mode in (Mode.FAULT, Mode.OFF):
-            return self._damped(self._damping(now, joints))
+            return self._damped(self._damping(now, joints), self._sent.position)
         elapsed = now - self._now
         if not 0.0 <= elapsed <= self.thresholds.stale:
             paused = elapsed > 0.0
@@ -270,30 +339,35 @@ class Supervisor:
                 problem = self._unsound(now, joints, base)
         if problem is not None:
             self.fault(problem)
-        if self._faults or joints is None:
-            return self._damped(self._damping(now, joints))
-        position, velocity, _ = joints
-        if self._phase is Mode.SOFT_START:
-            wish = self._rise(now, position)
-        elif self._phase is Mode.STOPPING:
-            wish = self._descend(now)
+        if self._faults or joints is None or base is None:
+            return self._damped(self._damping(now, joints), self._sent.position)
+        dt = min(elapsed, self.dt)
+        if self._phase is Mode.ACTIVE:
+            asked = self._follow(now, wish)
+            if self._filters:
+                asked = self._filter(joints, base, getattr(state, "sensors", {}), asked, dt)
+        elif self._phase is Mode.SOFT_START:
+            asked = self._own(self._rise(now, joints[0]))
         else:
-            wish = self._follow(now, target)
+            asked = self._own(self._descend(now))
         if self.mode in (Mode.FAULT, Mode.OFF):
-            return self._damped(self._damping(now, joints))
-        self._target = limit_target(self.limits, wish, self._target, min(elapsed, self.dt))
-        kp, kd, gain = self.kp, self.kd, self._gain
-        if gain < 1.0:  # damping takes over as the stiffness goes
-            kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.damping
-        scale = torque_scale(self.limits, self._target, 0.0, kp, kd, 0.0, position, velocity)
-        return self._command(kp * scale, kd * scale)
+            return self._damped(self._damping(now, joints), self._sent.position)
+        command = self._limits.reach(_Seen(joints, base, {}), asked, Context(self._sent, dt))
+        if command.kp is not asked.kp and not np.isfinite(command.kp + command.kd).all():
+            self.fault("limits: a torque is not finite")
+            return self._damped(self._damping(now, joints), self._sent.position)
+        for array in (command.position, command.kp, command.kd, command.torque):
+            array.flags.writeable = False
+        self._damps = False
+        return command
 
     def _rise(self, now: float, position: Array) -> Array:
         share = (now - self._began) / self.thresholds.soft_start
         if share >= 1.0:
             off = np.abs(position - self.stand)
             if (off <= self.thresholds.arrive).all():
-                self._phase, self._acted, self._wish = Mode.ACTIVE, now, self.stand
+                self._phase, self._acted = Mode.ACTIVE, now
+                self._wish = hold(self.stand, self.kp, self.kd)
             elif share >= 1.5:
                 joint = int(np.argmax(off))
                 self.fault(f"soft start: joint {joint} is {off[joint]:.2f} rad from the stand")
@@ -309,22 +383,63 @@ class Supervisor:
         self._gain = self._from_gain * (1.0 - damped)
         return self._from + _smooth(min(since / at.lie_down, 1.0)) * (self.rest - self._from)
 
-    def _follow(self, now: float, target: Array | None) -> Array:
-        if target is None:
+    def _own(self, position: Array) -> MotorCommand:
+        """The robot's own gains, as much of them as is on: damping takes over as they go."""
+        kp, kd, gain = self.kp, self.kd, self._gain
+        if gain < 1.0:
+            kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.damping
+        return MotorCommand(position, self._zero, kp, kd, self._zero)
+
+    def _follow(self, now: float, wish: MotorCommand | None) -> MotorCommand:
+        """The newest wish of the policy, as far as it can be limited without a state."""
+        if wish is None:
             if now - self._acted > self.thresholds.late * self.dt:
                 self.fault(f"policy late: no action for {now - self._acted:.3f} s")
             return self._wish
-        value = np.asarray(target)
-        if value.shape != self._target.shape:
-            self.fault(f"action: {value.shape} joint targets, expected {self._target.shape}")
-            return self._wish
-        if value.dtype.kind in "fiu":
-            value = value.astype(np.float64)
-            if np.isfinite(value).all():
-                self._acted, self._wish = now, value
-                return value
-        self.fault("action: not finite")
+        taken = self._take("action", wish)
+        if taken is not None:
+            self._acted, self._wish = now, taken
         return self._wish
+
+    def _filter(
+        self, joints: Array, base: Array, sensors: Mapping[str, Any], wish: MotorCommand, dt: float
+    ) -> MotorCommand:
+        """A wish after all filters but the limits; a fault ends it.
+
+        Each is given objects of its own: what it does to them is not what the limits see.
+        """
+        for name, deadline, apply in self._filters:
+            if self._faults:
+                break
+            self._busy_with, began = name, self._clock()
+            try:
+                context = Context(dataclasses.replace(self._sent), dt)
+                found = apply(_Seen(joints, base, sensors), dataclasses.replace(wish), context)
+            except Exception as error:
+                self.fault(f"{name}: {error if isinstance(error, Fault) else _named(error)}")
+                break
+            took = self._clock() - began
+            if not took <= deadline:
+                self.fault(f"{name}: took {1e3 * took:.1f} ms, allowed {1e3 * deadline:.1f} ms")
+            wish = self._take(name, found) or wish
+        self._busy_with = ""
+        return wish
+
+    def _take(self, source: str, wish: MotorCommand) -> MotorCommand | None:
+        """A command in our own memory, read-only, limited as far as it can be without a state;
+        None, and a fault, where it is no command."""
+        try:
+            values, problem = self._copy(QUANTITIES, wish)
+        except Exception as error:
+            problem = _named(error)
+        if problem is None:
+            numbers = values.reshape(len(QUANTITIES), -1)
+            finite = np.isfinite(numbers)
+            if all_true(finite):
+                return MotorCommand(*self._limits.clip_rows(numbers))
+            problem = f"not finite: {QUANTITIES[int(np.argmin(finite.all(axis=1)))]}"
+        self.fault(f"{source}: {problem}")
+        return None
 
     # -- measurements -----------------------------------------------------------------------
 
@@ -335,19 +450,42 @@ class Supervisor:
         torque [3, J], orientation and angular velocity [7], None where it is of no sound form."""
         if state is None:
             return None, None, None
-        joints, base = np.empty(self._centre.shape), np.empty(7)
         try:
-            rows = (*joints, base[:4], base[4:])
-            for name, row in zip(_FIELDS, rows, strict=True):
-                problem = _copy(name, getattr(state, name), row)
-                if problem is not None:
-                    return problem, None, None
+            values, problem = self._copy(_FIELDS, state)
+            if problem is not None:
+                return f"state: {problem}", None, None
             sequence, time = operator.index(state.sequence), float(state.time)
         except Exception as error:
             return f"state: {_named(error)}", None, None
+        joints = values[:-7].reshape(self._centre.shape)
+        base = values[-7:]
         if sequence > self._sequence and time > self._state_time:
             self._sequence, self._state_time, self._fresh = sequence, time, now
         return None, joints, base
+
+    def _copy(self, names: tuple[str, ...], source: Any) -> tuple[Array, str | None]:
+        """Numbers of a state or a command behind each other as float64, in our own memory, which
+        nobody can write to; and what is wrong with their form, or None."""
+        values, shapes = [getattr(source, name) for name in names], self._shapes[names]
+        copy = np.empty(self._sizes[names])
+        try:  # all at once, where all are what they should be
+            if tuple(map(_shape_of, values)) == shapes:
+                np.concatenate(values, out=copy, casting="no")
+                copy.flags.writeable = False
+                return copy, None
+        except Exception:
+            pass
+        end = 0
+        for name, value, shape in zip(names, values, shapes, strict=True):
+            value = np.asarray(value)
+            if value.shape != shape:
+                return copy, f"{name} has shape {value.shape}, expected {shape}"
+            if value.dtype.kind not in "fiu":
+                return copy, f"{name} holds {value.dtype}, expected numbers"
+            end += len(value)
+            copy[end - len(value) : end] = value
+        copy.flags.writeable = False
+        return copy, None
 
     def _damping(self, now: float, joints: Array | None) -> Array:
         """kd of the damped state: within the torque limit at the measured speed, and up to full
@@ -385,10 +523,11 @@ class Supervisor:
 
     def _beyond(self, now: float, joints: Array) -> str | None:
         """What joint is beyond its limits, and by how much."""
-        share = np.abs(joints - self._centre) / self._reach
-        if share.max() <= 1.0:  # false for NaN
+        off = np.abs(joints - self._centre)
+        if all_true(off <= self._reach):  # false for NaN
             self._over_since.clear()
             return None
+        share = off / self._reach
         for name, values in zip(("position", "velocity", "torque"), joints, strict=True):
             if not np.isfinite(values).all():
                 return f"state: {name} is not finite"
@@ -412,17 +551,10 @@ class Supervisor:
             return None
         return f"joint {joint}: {what} at {share[joint]:.0%} of its limit"
 
-    # -- commands ---------------------------------------------------------------------------
-
-    def _damped(self, kd: Array) -> SafeCommand:
-        """The safe command: no stiffness."""
-        return self._command(self._zero, kd)
-
-    def _command(self, kp: Array, kd: Array) -> SafeCommand:
-        """A command whose arrays nobody can write to: they stay what was checked."""
-        for array in (self._target, self._zero, kp, kd):
-            array.setflags(write=False)
-        return SafeCommand(self._target, self._zero, kp, kd, self._zero)
+    def _damped(self, kd: Array, position: Array) -> MotorCommand:
+        """The safe command: no stiffness. Nobody can write to its arrays."""
+        kd.setflags(write=False)
+        return MotorCommand(position, self._zero, self._zero, kd, self._zero)
 
 
 def _smooth(share: float) -> float:
@@ -431,19 +563,18 @@ def _smooth(share: float) -> float:
     return share * share * (3.0 - 2.0 * share)
 
 
-def _copy(name: str, value: Any, out: Array) -> str | None:
-    """Numbers of a state as float64, in our own memory; what is wrong with their form, or None."""
-    value = np.asarray(value)
-    if value.shape != out.shape:
-        return f"state: {name} has shape {value.shape}, expected {out.shape}"
-    if value.dtype.kind not in "fiu":
-        return f"state: {name} holds {value.dtype}, expected numbers"
-    out[:] = value
-    return None
-
-
 def _named(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # an error that can't even be told
         return type(error).__name__
+
+
+def _named_filter(filter: Filter) -> tuple[str, float, Filter]:
+    """Name and deadline as they are now, and the filter. Raises ValueError."""
+    name, deadline = filter.name, filter.deadline
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"filter {filter!r}: name {name!r}, expected a text")
+    if not isinstance(deadline, int | float) or not 0 < deadline < math.inf:
+        raise ValueError(f"filter {name}: deadline {deadline!r}, expected a positive number of s")
+    return name, float(deadline), filter

@@ -42,13 +42,15 @@ def spec_of(robot: Any) -> RobotSpec:
             )
         return ROBOTS[robot]
     for key in robot:
-        if key not in ("name", "driver", "options"):
-            raise ValueError(f"robot.{key}: no such key, expected driver and options")
+        if key not in ("name", "driver", "model", "options"):
+            raise ValueError(f"robot.{key}: no such key, expected driver, model and options")
     driver, options = robot.get("driver"), robot.get("options", {})
     if driver not in tuple(DRIVERS):
         raise ValueError(f"robot.driver: {driver!r}, expected one of {', '.join(DRIVERS)}")
     if not isinstance(options, Mapping):
         raise ValueError(f"robot.options: {options!r}, expected the arguments of {driver}")
+    if robot.get("model") is not None:
+        options = {**options, "model": robot["model"]}
     try:
         return make_robot(driver, **options).spec
     except (ValueError, TypeError) as error:

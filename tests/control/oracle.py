@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from motoric.control.supervisor import Mode, SafeCommand, Thresholds
+from motoric.control.command import QUANTITIES, MotorCommand
+from motoric.control.supervisor import Mode, Thresholds
 from motoric.hardware.robot import RobotSpec
 
 STIFF = (Mode.SOFT_START, Mode.ACTIVE, Mode.STOPPING)
@@ -30,15 +31,21 @@ class Oracle:
     """Follows one supervisor. It is told what the operator did, and checks each command.
 
     dt: of the policy, s
+    filtered: filters of arbitrary doing stand before the limits: what they do to a wish, and that
+        they end in a fault, is theirs; all else holds as without them
     """
 
-    def __init__(self, spec: RobotSpec, dt: float, at: Thresholds) -> None:
+    def __init__(self, spec: RobotSpec, dt: float, at: Thresholds, filtered: bool = False) -> None:
         self.spec, self.limits, self.dt, self.at = spec, spec.limits, dt, at
+        self.filtered = filtered
         self.mode, self.reason = Mode.OFF, ""
         self.position, self.now = spec.stand, -math.inf  # of the last command
         self.newest, self.fresh = (-math.inf, -math.inf), -math.inf  # sequence and time; when
         self.began = self.acted = -math.inf
-        self.wish = spec.stand
+        zero = np.zeros(len(spec.joints))
+        self.wish = {"position": spec.stand, "velocity": zero, "kp": spec.kp, "kd": spec.kd,
+                     "torque": zero}  # fmt: skip
+        self.own = self.wish
         self.over: dict[tuple[str, bool], float] = {}  # since when; surely, or perhaps
         self.activated = False  # by start, since the last fault
 
@@ -87,16 +94,16 @@ class Oracle:
     # -- a tick ---------------------------------------------------------------------------------
 
     def tick(
-        self, now: float, state: object, target: object, sent: SafeCommand, mode: Mode, reason: str
+        self, now: float, state: object, wish: object, sent: MotorCommand, mode: Mode, reason: str
     ) -> None:
-        """state: `Measured`, None or of no form; target: as given to update, unchanged."""
+        """state: `Measured`, None or of no form; wish: as given to update, unchanged."""
         before, elapsed = self.mode, now - self.now
-        causes = self._causes(now, state, target, EPS)
+        causes = self._causes(now, state, wish, EPS)
         if before in STIFF:
             if causes:
                 assert mode is Mode.FAULT, causes
-            elif mode is Mode.FAULT:
-                assert self._causes(now, state, target, -EPS), f"false alarm: {reason}"
+            elif mode is Mode.FAULT and not (self.filtered and before is Mode.ACTIVE):
+                assert self._causes(now, state, wish, -EPS), f"false alarm: {reason}"
             allowed = {before, Mode.FAULT}
             allowed |= {Mode.SOFT_START: {Mode.ACTIVE}, Mode.STOPPING: {Mode.OFF}}.get(
                 before, set()
@@ -104,44 +111,47 @@ class Oracle:
             assert mode in allowed
         else:
             assert mode is before, "nothing but start leaves off, nothing but reset a fault"
-        self._account(now, state, target)
+        self._account(now, state, wish)
         if mode is Mode.ACTIVE and before is Mode.SOFT_START:
-            self.acted, self.wish = now, self.spec.stand
+            self.acted, self.wish = now, self.own
         self._enter(mode, reason)
         self._check(sent, now, elapsed, state, followed=before is mode is Mode.ACTIVE)
 
     def _check(
-        self, sent: SafeCommand, now: float, elapsed: float, state: object, followed: bool
+        self, sent: MotorCommand, now: float, elapsed: float, state: object, followed: bool
     ) -> None:
         limits, spec = self.limits, self.spec
-        for name in ("position", "velocity", "kp", "kd", "torque"):
+        for name in QUANTITIES:
             value = getattr(sent, name)
             assert value.dtype == np.float64
             assert value.shape == (len(spec.joints),)
             assert np.isfinite(value).all(), name
             assert not value.flags.writeable
-        # Position, and how fast it moves.
+        # Position, and how fast it moves where it has stiffness.
         assert (sent.position >= limits.lower).all()
         assert (sent.position <= limits.upper).all()
         step = min(max(elapsed, 0.0), self.dt) if math.isfinite(elapsed) else 0.0
-        moved = np.abs(sent.position - self.position)
+        moved = np.where(sent.kp > 0, np.abs(sent.position - self.position), 0.0)
         assert (moved <= limits.target_rate * step + EPS).all()
         assert (moved <= limits.velocity * step + EPS).all()
-        # Gains.
+        # The other four, each within its maximum; its own gains where no policy acts.
+        acts = self.mode is Mode.ACTIVE
         assert (sent.kp >= 0).all()
         assert (sent.kd >= 0).all()
-        assert (sent.kp <= spec.kp).all()
-        assert (sent.kd <= np.maximum(spec.kd, spec.damping)).all()
-        # Stiffness only where a human has activated, and a state says what it does.
+        assert (sent.kp <= (spec.kp_max if acts else spec.kp)).all()
+        assert (sent.kd <= (spec.kd_max if acts else np.maximum(spec.kd, spec.damping))).all()
+        assert (np.abs(sent.velocity) <= limits.velocity).all()
+        assert (np.abs(sent.torque) <= limits.torque).all()
+        assert acts or not (sent.velocity.any() or sent.torque.any())
+        # More than damping only where a human has activated, and a state says what it does.
         form = isinstance(state, Measured)
-        damped = not sent.kp.any()
+        damped = not (sent.kp.any() or sent.velocity.any() or sent.torque.any())
         assert self.activated or damped
         assert self.mode in STIFF or damped
         assert form or damped
         if (damped and self.mode not in STIFF) or not form:
-            assert not sent.torque.any()
-            assert not sent.velocity.any()
             assert (sent.kd > 0).all()
+            assert np.allclose(sent.position, self.position, rtol=0, atol=EPS)
         # Torque, at the measured speed in either direction and all between.
         speed = np.abs(np.array(state.velocity, np.float64)) if form else np.full(1, np.nan)
         most = limits.torque * (1 + EPS)
@@ -152,27 +162,47 @@ class Oracle:
                 spring = np.where(sent.kp > 0, sent.kp * np.where(sent.kp > 0, error, 0.0), 0.0)
                 torque = spring + sent.kd * (sent.velocity - turn * speed) + sent.torque
                 assert (np.abs(torque) <= most).all()
-        if damped and (not form or not np.isfinite(speed).all() or self._old(now)):
+        safe = damped and self.mode not in STIFF
+        if (safe or not form) and (not np.isfinite(speed).all() or self._old(now)):
             assert (sent.kd * limits.velocity <= most).all(), "up to full speed, if it is unknown"
-        if damped and self.mode not in STIFF:  # the robot's damping, less only for its torque
+        if safe:  # the robot's damping, less only for its torque
             fastest = np.fmax(limits.velocity, speed)
             assert (sent.kd <= spec.damping).all()
             assert (sent.kd >= np.minimum(spec.damping, limits.torque / fastest) * (1 - EPS)).all()
-        # No more than needed: the nearest allowed target.
-        if followed:
-            low = np.maximum(limits.lower, self.position - limits.target_rate * step)
-            high = np.minimum(limits.upper, self.position + limits.target_rate * step)
-            if form:
-                expected = np.clip(self.wish, low, high)
-                assert np.allclose(sent.position, expected, rtol=0, atol=EPS)
+        # No more than needed: the nearest allowed command.
+        if followed and form and not self.filtered:
+            assert isinstance(state, Measured)
+            self._nearest(sent, state, step)
         self.position = sent.position
         if not math.isnan(now):
             self.now = now
 
+    def _nearest(self, sent: MotorCommand, state: Measured, step: float) -> None:
+        """What is sent is the wish, changed no more than the limits ask for."""
+        limits, spec, wish = self.limits, self.spec, self.wish
+        q, dq = np.array(state.position, np.float64), np.array(state.velocity, np.float64)
+        kp = np.clip(wish["kp"], 0.0, spec.kp_max)
+        kd = np.clip(wish["kd"], 0.0, spec.kd_max)
+        speed = np.clip(wish["velocity"], -limits.velocity, limits.velocity)
+        push = np.clip(wish["torque"], -limits.torque, limits.torque)
+        low = np.maximum(limits.lower, self.position - limits.target_rate * step)
+        high = np.minimum(limits.upper, self.position + limits.target_rate * step)
+        target = np.clip(wish["position"], low, high)
+        # Without stiffness: where the joint is.
+        target = np.where(kp > 0, target, np.clip(q, limits.lower, limits.upper))
+        torque = np.abs(kp * (target - q) + kd * speed + push) + np.abs(kd * dq)
+        share = np.minimum(1.0, limits.torque / np.maximum(torque, 1e-300))
+        near = {"rtol": 1e-9, "atol": EPS}
+        assert np.allclose(sent.position, target, rtol=0, atol=EPS)
+        assert np.array_equal(sent.velocity, speed)
+        for got, full in ((sent.kp, kp), (sent.kd, kd), (sent.torque, push)):
+            assert np.allclose(got, full * share, **near)
+            assert np.array_equal(got[share == 1.0], full[share == 1.0])
+
     def _old(self, now: float) -> bool:
         return not 0.0 <= now - self.fresh <= self.at.stale
 
-    def _account(self, now: float, state: object, target: object) -> None:
+    def _account(self, now: float, state: object, wish: object) -> None:
         if isinstance(state, Measured):
             if state.sequence > self.newest[0] and state.time > self.newest[1]:
                 self.newest, self.fresh = (state.sequence, state.time), now
@@ -182,8 +212,9 @@ class Oracle:
                         self.over.setdefault((what, slack > 0), now)
                     else:
                         self.over.pop((what, slack > 0), None)
-            if self.mode is Mode.ACTIVE and _sound_target(target, len(self.spec.joints)):
-                self.acted, self.wish = now, np.array(target, np.float64)
+            given = numbers(wish, len(self.spec.joints))
+            if self.mode is Mode.ACTIVE and given is not None:
+                self.acted, self.wish = now, given
 
     def _shares(self, state: Measured) -> dict[str, float]:
         speed = np.abs(np.array(state.velocity, np.float64)) / self.limits.velocity
@@ -192,7 +223,7 @@ class Oracle:
 
     # -- what is a fault ------------------------------------------------------------------------
 
-    def _causes(self, now: float, state: object, target: object, slack: float) -> list[str]:
+    def _causes(self, now: float, state: object, wish: object, slack: float) -> list[str]:
         """Why this tick must end in a fault; with negative slack, why it may."""
         at, found = self.at, []
         if not -max(slack, 0.0) <= now - self.now <= at.stale + slack:
@@ -212,10 +243,10 @@ class Oracle:
             if (off > at.arrive + slack).any():
                 found.append("not risen")
         if self.mode is Mode.ACTIVE:
-            if target is None:
+            if wish is None:
                 if now - self.acted > at.late * self.dt + slack:
                     found.append("policy late")
-            elif not _sound_target(target, len(self.spec.joints)):
+            elif numbers(wish, len(self.spec.joints)) is None:
                 found.append("action")
         return found
 
@@ -251,9 +282,17 @@ class Oracle:
         return found
 
 
-def _sound_target(target: object, joints: int) -> bool:
-    try:
-        value = np.array(target)
-    except Exception:
-        return False
-    return value.shape == (joints,) and value.dtype.kind in "fiu" and bool(np.isfinite(value).all())
+def numbers(wish: object, joints: int) -> dict[str, np.ndarray] | None:
+    """The five quantities of a wish, [J] each; None where it is no command."""
+    found = {}
+    for name in QUANTITIES:
+        try:
+            value = np.array(getattr(wish, name))
+        except Exception:
+            return None
+        if value.shape != (joints,) or value.dtype.kind not in "fiu":
+            return None
+        found[name] = value.astype(np.float64)
+        if not np.isfinite(found[name]).all():
+            return None
+    return found

@@ -5,18 +5,33 @@ Arbitrary input, for every robot: `test_supervisor_properties.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
+from motoric.control.command import QUANTITIES, MotorCommand, hold
+from motoric.control.filters import Context, Fault
 from motoric.control.limits import JointLimits
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
 from motoric.hardware.specs.go2 import GO2
 
 DT = 0.02
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])
+ZERO = np.zeros(12)
+
+
+def to(position=GO2.stand, **others) -> MotorCommand:
+    """A wish at the robot's own gains, unless told otherwise."""
+    own = hold(GO2.stand, GO2.kp, GO2.kd)
+    return dataclasses.replace(own, **{"position": np.array(position)} | others)
+
+
+STAND = to()
 
 
 @dataclass
@@ -30,10 +45,11 @@ class Measured:
     angular_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
 
-def supervisor(**thresholds) -> Supervisor:
+def supervisor(filters=(), kp_max=None, kd_max=None, clock=None, **thresholds) -> Supervisor:
     return Supervisor(
-        GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, DT, Thresholds(**thresholds)
-    )
+        GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, GO2.damping, DT, Thresholds(**thresholds),
+        kp_max, kd_max, filters, **({} if clock is None else {"clock": clock}),
+    )  # fmt: skip
 
 
 class Plant:
@@ -45,18 +61,18 @@ class Plant:
     def state(self) -> Measured:
         return Measured(self.now, self.tick, self.position.copy())
 
-    def run(self, s: Supervisor, ticks: int, target=GO2.stand):
+    def run(self, s: Supervisor, ticks: int, wish: Any = STAND):
         for _ in range(ticks):
             self.now += DT
             self.tick += 1
-            sent = s.update(self.now, self.state(), target)
+            sent = s.update(self.now, self.state(), wish)
             if sent.kp.any():
                 self.position = sent.position.copy()
         return sent
 
 
-def active() -> tuple[Supervisor, Plant]:
-    s, plant = supervisor(), Plant()
+def active(**settings) -> tuple[Supervisor, Plant]:
+    s, plant = supervisor(**settings), Plant()
     s.start(plant.now, plant.state())
     plant.run(s, 130)
     assert s.mode is Mode.ACTIVE
@@ -127,7 +143,7 @@ def test_a_bad_state_is_a_fault_that_names_it(change, words):
     plant.tick += 1
     state = plant.state()
     change(state)
-    sent = s.update(plant.now, state, GO2.stand)
+    sent = s.update(plant.now, state, STAND)
     assert s.mode is Mode.FAULT
     assert words in s.reason
     assert safe(sent)
@@ -135,16 +151,22 @@ def test_a_bad_state_is_a_fault_that_names_it(change, words):
 
 
 @pytest.mark.parametrize(
-    ("target", "words"),
+    ("value", "words"),
     [
-        (np.full(12, np.nan), "action: not finite"),
-        (np.full(12, np.inf), "action: not finite"),
-        (np.zeros(11), "action: (11,) joint targets"),
+        (np.full(12, np.nan), "action: not finite: {}"),
+        (np.where(np.arange(12) == 7, -np.inf, 0.0), "action: not finite: {}"),
+        (np.zeros(11), "action: {} has shape (11,), expected (12,)"),
+        (np.zeros((1, 12)), "action: {} has shape (1, 12), expected (12,)"),
+        (np.zeros(12, complex), "action: {} holds complex128, expected numbers"),
+        (np.zeros(12, bool), "action: {} holds bool, expected numbers"),
+        (None, "action: {} has shape (), expected (12,)"),
     ],
 )
-def test_a_bad_action_is_a_fault(target, words):
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_a_bad_action_is_a_fault(quantity, value, words):
     s, plant = active()
-    sent = plant.run(s, 1, target)
+    sent = plant.run(s, 1, to(**{quantity: value}))
+    words = words.format(quantity)
     assert s.mode is Mode.FAULT
     assert words in s.reason
     assert safe(sent)
@@ -173,7 +195,7 @@ def test_a_frozen_state_is_a_fault(what):
             state = frozen
         elif what == "time":
             state.sequence, state.time = plant.tick + tick, frozen.time
-        s.update(plant.now, state, GO2.stand)
+        s.update(plant.now, state, STAND)
         if s.mode is Mode.FAULT:
             break
     assert "old, at most 0.1" in s.reason
@@ -184,7 +206,7 @@ def test_a_paused_loop_is_a_fault():
     s, plant = active()
     plant.now += 0.2
     plant.tick += 1
-    s.update(plant.now, plant.state(), GO2.stand)
+    s.update(plant.now, plant.state(), STAND)
     assert "control loop paused for 0.200 s" in s.reason
 
 
@@ -197,7 +219,7 @@ def test_a_spike_is_forgiven_and_an_excess_is_not(what):
         plant.tick += 1
         state = plant.state()
         getattr(state, what)[7] = factor * getattr(GO2.limits, what)[7]
-        s.update(plant.now, state, GO2.stand)
+        s.update(plant.now, state, STAND)
 
     for factor in (1.3, 0.5, 1.3, 1.3, 0.9, 1.3):
         tick(factor)
@@ -246,11 +268,11 @@ def test_torque_of_a_far_target_is_scaled_down():
         plant.now += DT
         plant.tick += 1
         state = plant.state()
-        sent = soft.update(plant.now, state, GO2.stand)
+        sent = soft.update(plant.now, state, STAND)
         plant.position = sent.position.copy()
     far = plant.state()
     far.time, far.sequence = plant.now + DT, plant.tick + 1
-    sent = soft.update(plant.now + DT, far, GO2.stand + 0.3)
+    sent = soft.update(plant.now + DT, far, to(GO2.stand + 0.3))
     torque = sent.kp * (sent.position - far.position)
     assert np.abs(torque).max() == pytest.approx(2.0)
 
@@ -265,9 +287,295 @@ def test_settings_that_make_no_sense():
     for damping in (0.0, -2.0, np.inf, np.nan):
         with pytest.raises(ValueError, match="damping: must be finite and positive"):
             Supervisor(GO2.limits, GO2.stand, GO2.rest, GO2.kp, GO2.kd, damping, DT)
+    for name in ("kp_max", "kd_max"):
+        for value, words in ((0.5 * GO2.kd, "below kp, kd or damping"), (np.inf, name)):
+            with pytest.raises(ValueError, match=words):
+                supervisor(**{name: value})
     for name, value in (("stale", 0.0), ("damp", np.inf), ("late", np.nan), ("tilt", 3.2)):
         with pytest.raises(ValueError, match=f"thresholds.{name}"):
             Thresholds(**{name: value})
+
+
+# -- the five quantities ------------------------------------------------------------------------
+
+
+def test_a_torque_command_passes_as_it_is():
+    """kp = 0: the target is where the joint is, so that nothing pulls when stiffness returns."""
+    s, plant = active()
+    wish = to(GO2.stand + 1.0, kp=ZERO, kd=0.1 * GO2.kd, torque=ZERO + 3.0)
+    for _ in range(5):
+        plant.position = plant.position + 0.03
+        sent = plant.run(s, 1, wish)
+        np.testing.assert_array_equal(sent.position, plant.position)
+        np.testing.assert_array_equal(sent.torque, 3.0)
+        np.testing.assert_array_equal(sent.kd, wish.kd)
+        assert not sent.kp.any()
+    s.stop("finished")
+    sent = plant.run(s, 1)
+    assert np.abs(sent.position - plant.position).max() < 0.01, "it lies down from where it is"
+    np.testing.assert_array_equal(sent.kp, GO2.kp)
+    assert not sent.torque.any()
+
+
+def test_stiffness_that_comes_back_pulls_from_where_the_joint_is():
+    s, plant = active()
+    away = np.clip(GO2.stand - 0.4, GO2.limits.lower, GO2.limits.upper)
+    plant.position = away.copy()
+    plant.run(s, 3, to(kp=ZERO))
+    plant.position = away.copy()
+    sent = plant.run(s, 1)
+    reach = GO2.limits.target_rate * DT
+    assert (np.abs(sent.position - away) <= reach + 1e-12).all()
+
+
+def test_a_velocity_command_passes_up_to_the_limit():
+    s, plant = active()
+    sent = plant.run(s, 1, to(kp=ZERO, velocity=ZERO + 2.0))
+    np.testing.assert_array_equal(sent.velocity, 2.0)
+    sent = plant.run(s, 1, to(kp=ZERO, velocity=-9 * GO2.limits.velocity))
+    np.testing.assert_array_equal(sent.velocity, -GO2.limits.velocity)
+    asked = np.abs(sent.kd * sent.velocity)
+    assert (asked <= GO2.limits.torque * (1 + 1e-12)).all()
+    assert (asked < 0.8 * 9 * GO2.limits.velocity).all()
+
+
+def test_gains_up_to_their_maxima():
+    s, plant = active()
+    sent = plant.run(s, 1, to(kp=9 * GO2.kp, kd=9 * GO2.kd))
+    np.testing.assert_array_equal(sent.kp, GO2.kp)  # unless given: the robot's own
+    np.testing.assert_array_equal(sent.kd, np.maximum(GO2.kd, GO2.damping))
+    s, plant = active(kp_max=2 * GO2.kp, kd_max=3 * GO2.kd)
+    sent = plant.run(s, 1, to(kp=9 * GO2.kp, kd=9 * GO2.kd))
+    np.testing.assert_array_equal(sent.kp, 2 * GO2.kp)
+    np.testing.assert_array_equal(sent.kd, 3 * GO2.kd)
+    sent = plant.run(s, 1, to(kp=-GO2.kp, kd=-GO2.kd))
+    assert not sent.kp.any()
+    assert not sent.kd.any()
+
+
+def test_torque_of_all_terms_together_is_scaled_down():
+    s, plant = active()
+    wish = to(GO2.stand + 0.5, velocity=ZERO + 5.0, torque=GO2.limits.torque)
+    sent = plant.run(s, 1, wish)
+    before = GO2.stand
+    torque = sent.kp * (sent.position - before) + sent.kd * sent.velocity + sent.torque
+    np.testing.assert_allclose(torque, GO2.limits.torque)
+    np.testing.assert_allclose(sent.torque / GO2.limits.torque, sent.kp / GO2.kp)
+
+
+def test_a_fault_at_the_last_moment_damps_a_torque_command_too():
+    """It has no stiffness, and is yet not the safe one."""
+    s, plant = at_the_stand(4)
+    push = to(kp=ZERO, torque=ZERO + 5.0)
+    with Between(0) as whole:
+        plant.run(s, 1, push)
+    for line in range(1, whole.lines):
+        s, plant = at_the_stand(4)
+        with Between(line, lambda s=s: s.fault("asked")) as between:
+            sent = plant.run(s, 1, push)
+        between.finish()
+        assert safe(sent), line
+
+
+# -- filters ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """A filter; `seen` keeps what it was given."""
+
+    name: str
+    change: Callable[[Any, MotorCommand, Context], Any] = lambda state, wish, context: wish
+    deadline: float = 0.01
+    seen: list[Any] = field(default_factory=list)
+
+    def __call__(self, state, wish, context):
+        self.seen.append((state, wish, context))
+        return self.change(state, wish, context)
+
+
+def half(state, wish, context):
+    return dataclasses.replace(wish, kp=0.5 * wish.kp)
+
+
+def test_filters_come_in_order_and_the_limits_last():
+    barrier, reflex = Step("barrier", half), Step("reflex", half)
+    s, plant = active(filters=(barrier, reflex))
+    barrier.seen.clear()
+    reflex.seen.clear()
+    sent = plant.run(s, 1, to(kp=9 * GO2.kp))
+    np.testing.assert_array_equal(barrier.seen[0][1].kp, GO2.kp)
+    np.testing.assert_array_equal(reflex.seen[0][1].kp, 0.5 * GO2.kp)
+    np.testing.assert_array_equal(sent.kp, 0.25 * GO2.kp)
+    wild = to(GO2.limits.upper + 5, velocity=ZERO + 1e3, kp=ZERO + 1e6, kd=ZERO + 1e6,
+              torque=ZERO + 1e6)  # fmt: skip
+    reflex.change = lambda *_: wild
+    sent = plant.run(s, 1)
+    assert (sent.kp <= GO2.kp).all()
+    assert (np.abs(sent.position - GO2.stand) <= GO2.limits.target_rate * DT + 1e-12).all()
+    assert (np.abs(sent.torque) <= GO2.limits.torque).all()
+    assert s.mode is Mode.ACTIVE
+
+
+def test_what_a_filter_is_given():
+    """The measurement, the wish and the command sent last, in arrays nobody can write to."""
+    one = Step("one")
+    s, plant = active(filters=(one,))
+    before = plant.run(s, 1)
+    plant.now, plant.tick = plant.now + 0.005, plant.tick + 1
+    state = plant.state()
+    state.velocity[3], state.sensors = 0.7, {"force": np.ones(3)}
+    s.update(plant.now, state, None)
+    seen, wish, context = one.seen[-1]
+    for name in ("position", "velocity", "torque", "orientation", "angular_velocity"):
+        np.testing.assert_array_equal(getattr(seen, name), getattr(state, name))
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(seen, name)[:] = 0.0
+    assert seen.sensors is state.sensors
+    assert context.dt == pytest.approx(0.005)
+    for quantity in QUANTITIES:
+        np.testing.assert_array_equal(getattr(wish, quantity), getattr(STAND, quantity))
+        for command in (wish, context.previous):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(command, quantity)[:] = 0.0
+    np.testing.assert_array_equal(context.previous.position, before.position)
+
+
+def test_filters_are_asked_only_while_the_policy_acts():
+    one = Step("one", half)
+    s, plant = supervisor(filters=(one,)), Plant()
+    plant.run(s, 1)
+    s.start(plant.now, plant.state())
+    plant.run(s, 50)
+    assert s.mode is Mode.SOFT_START
+    assert not one.seen
+    plant.run(s, 60)
+    assert s.mode is Mode.ACTIVE
+    acted = len(one.seen)
+    assert acted > 0
+    s.stop("finished")
+    plant.run(s, 200)
+    assert len(one.seen) == acted
+
+
+def raising(error):
+    def change(*_):
+        raise error
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (raising(Fault("0.02 m to agent 3")), "reflex: 0.02 m to agent 3"),
+        (raising(ValueError("a bug")), "reflex: ValueError: a bug"),
+        (raising(RecursionError), "reflex: RecursionError: "),
+        (lambda *_: None, "reflex: AttributeError"),
+        (lambda *_: to(ZERO + np.nan), "reflex: not finite: position"),
+        (lambda *_: to(torque=ZERO - np.inf), "reflex: not finite: torque"),
+        (lambda *_: to(kp=np.zeros(11)), "reflex: kp has shape (11,), expected (12,)"),
+        (lambda *_: to(kd=np.zeros(12, complex)), "reflex: kd holds complex128"),
+        (lambda s, w, c: w.kp.fill(1e6), "reflex: ValueError: "),
+        (lambda s, w, c: s.position.fill(0.0), "reflex: ValueError: "),
+    ],
+)
+def test_a_filter_that_fails_is_a_fault_that_names_it(change, words):
+    after = Step("after")
+    reflex = Step("reflex")
+    s, plant = active(filters=(reflex, after))
+    reflex.change = change
+    asked = len(after.seen)
+    sent = plant.run(s, 1)
+    assert s.mode is Mode.FAULT
+    assert words in s.reason
+    assert safe(sent)
+    assert len(after.seen) == asked
+    assert safe(plant.run(s, 5)), "a fault is latched"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_exit_inside_a_filter_is_a_fault_and_goes_on(error):
+    one = Step("one")
+    s, plant = active(filters=(one,))
+    one.change = raising(error)
+    with pytest.raises(error):
+        plant.run(s, 1)
+    assert s.mode is Mode.FAULT
+    assert s.busy_since is None
+    assert safe(plant.run(s, 1))
+
+
+def test_a_late_filter_is_a_fault():
+    now = [0.0]
+    took = {"barrier": 0.0, "reflex": 0.0}
+
+    def step(name, deadline):
+        def change(state, wish, context):
+            now[0] += took[name]
+            return wish
+
+        return Step(name, change, deadline)
+
+    filters = step("barrier", 0.002), step("reflex", 0.005)
+    s, plant = active(filters=filters, clock=lambda: now[0])
+    took.update(barrier=0.0019, reflex=0.0049)
+    plant.run(s, 5)
+    assert s.mode is Mode.ACTIVE
+    took.update(barrier=0.0, reflex=0.0051)
+    assert safe(plant.run(s, 1))
+    assert s.reason == "reflex: took 5.1 ms, allowed 5.0 ms"
+
+
+def test_a_filter_that_hangs_does_not_keep_the_robot():
+    """The guard thread sees it, and damps, without the lock that the update holds."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def change(state, wish, context):
+        if hangs.is_set():
+            return wish
+        hangs.set()
+        goes_on.wait(10.0)
+        return wish
+
+    one = Step("reflex")
+    s, plant = active(filters=(one,))
+    assert s.busy_since is None
+    one.change = change
+    sent = []
+    thread = threading.Thread(target=lambda: sent.append(plant.run(s, 1)))
+    thread.start()
+    assert hangs.wait(10.0)
+    assert s.busy_since is not None
+    assert s.busy_with == "reflex"
+    s.fault(f"{s.busy_with}: hangs")
+    damped = s.blind()
+    assert safe(damped)
+    assert (damped.kd * GO2.limits.velocity <= GO2.limits.torque * (1 + 1e-12)).all()
+    with pytest.raises(ValueError, match="read-only"):
+        damped.kd[:] = 0.0
+    goes_on.set()
+    thread.join(10.0)
+    assert safe(sent[0])
+    assert s.reason == "reflex: hangs"
+    assert s.busy_since is None
+    assert s.busy_with == ""
+
+
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        ((Step("one"), Step("one")), "one, one: a name is there twice"),
+        ((Step("limits"),), "limits: a name is there twice"),
+        ((Step(""),), "name '', expected a text"),
+        ((Step("one", deadline=0.0),), "filter one: deadline 0.0, expected a positive number"),
+        ((Step("one", deadline=np.inf),), "filter one: deadline inf"),
+        ((Step("one", deadline=None),), "filter one: deadline None"),
+    ],
+)
+def test_filters_that_make_no_sense(filters, words):
+    with pytest.raises(ValueError, match=words):
+        supervisor(filters=filters)
 
 
 # -- from every side ----------------------------------------------------------------------------
@@ -371,7 +679,7 @@ def test_nobody_re_activates_it_from_inside(call):
     def do():
         state.do = None
         if call == "update":
-            s.update(plant.now, plant.state(), GO2.stand)
+            s.update(plant.now, plant.state(), STAND)
             return
         s.fault("e-stop")
         s.reset()
@@ -379,7 +687,7 @@ def test_nobody_re_activates_it_from_inside(call):
             s.start(plant.now, plant.state())
 
     state.do = do
-    assert safe(s.update(plant.now, state, GO2.stand))
+    assert safe(s.update(plant.now, state, STAND))
     assert s.mode is Mode.FAULT
     assert safe(plant.run(s, 2))
 
@@ -416,7 +724,7 @@ def test_a_speed_that_is_not_known_is_taken_for_the_highest(what):
     state = Measured(plant.now - 0.5, plant.tick, plant.position.copy())
     if what == "not finite":
         state = Measured(plant.now, plant.tick + 1, plant.position.copy(), np.full(12, np.nan))
-    sent = s.update(plant.now, None if what == "no state" else state, GO2.stand)
+    sent = s.update(plant.now, None if what == "no state" else state, STAND)
     assert safe(sent)
     assert (sent.kd * GO2.limits.velocity <= GO2.limits.torque * (1 + 1e-12)).all()
 
@@ -442,10 +750,10 @@ def test_an_error_inside_is_a_fault(error):
     plant.now += DT
     state = Broken(plant.now, plant.tick + 1, plant.position.copy())
     if issubclass(error, Exception):
-        assert safe(s.update(plant.now, state, GO2.stand))
+        assert safe(s.update(plant.now, state, STAND))
     else:
         with pytest.raises(error):
-            s.update(plant.now, state, GO2.stand)
+            s.update(plant.now, state, STAND)
     assert s.mode is Mode.FAULT
     assert error.__name__ in s.reason
     assert safe(plant.run(s, 3))
@@ -457,7 +765,7 @@ def test_a_clock_that_goes_on_after_it_was_read():
     clock = np.array(plant.now + DT)
     for _ in range(2):
         plant.tick += 1
-        s.update(clock, plant.state(), GO2.stand)  # type: ignore[arg-type]
+        s.update(clock, plant.state(), STAND)  # type: ignore[arg-type]
         clock += 0.5
         plant.now = float(clock)
     assert "control loop paused for 0.500 s" in s.reason
@@ -481,7 +789,7 @@ def test_a_counter_is_read_once():
     for _ in range(12):
         plant.now += DT
         state.time += DT
-        s.update(plant.now, state, GO2.stand)
+        s.update(plant.now, state, STAND)
     assert "old, at most 0.1 allowed" in s.reason
 
 
@@ -490,27 +798,30 @@ def test_a_counter_that_is_none_is_a_fault(count):
     s, plant = active()
     plant.now += DT
     state = Measured(plant.now, count, plant.position.copy())
-    assert safe(s.update(plant.now, state, GO2.stand))
+    assert safe(s.update(plant.now, state, STAND))
     assert s.reason.startswith("state: TypeError")
 
 
 def test_what_was_checked_can_not_be_written_over():
     """Gains, poses and commands; a target and a state may be, by their owners."""
     s, plant = active()
-    target, state = GO2.stand + 0.05, plant.state()
+    wish, state = to(GO2.stand + 0.05, torque=ZERO + 0.1), plant.state()
+    wish.kp, wish.kd = 0.8 * GO2.kp, 0.9 * GO2.kd
     plant.now += DT
     state.time, state.sequence = plant.now, plant.tick + 1
-    sent = s.update(plant.now, state, target)
+    sent = s.update(plant.now, state, wish)
     kept = sent.position.copy()
     own = s.kp, s.kd, s.damping, s.stand, s.rest
-    for array in (*own, *vars(sent).values(), *vars(s.limits).values()):
+    for array in (*own, *(getattr(sent, q) for q in QUANTITIES), *vars(s.limits).values()):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = np.nan
-    target[:], state.position[:], state.velocity[:] = np.nan, np.nan, np.nan
+    for array in (state.position, state.velocity, *(getattr(wish, q) for q in QUANTITIES)):
+        array[:] = np.nan
     plant.tick += 1
     again = plant.run(s, 1, None)
     assert s.mode is Mode.ACTIVE
     np.testing.assert_allclose(again.position, GO2.stand + 0.05)
+    np.testing.assert_allclose(again.kp, 0.8 * GO2.kp)
     np.testing.assert_array_equal(sent.position, kept)
 
 
@@ -534,10 +845,10 @@ def test_huge_gains_and_tiny_limits_stay_finite():
             state = plant.state()
             state.velocity[:] = 5e-324
             with np.errstate(all="ignore"):
-                sent = s.update(plant.now, state, GO2.stand)
+                sent = s.update(plant.now, state, STAND)
             assert s.mode is Mode.SOFT_START
-            for array in vars(sent).values():
-                assert np.isfinite(array).all()
+            for quantity in QUANTITIES:
+                assert np.isfinite(getattr(sent, quantity)).all()
 
 
 def test_stopping_turns_stiffness_into_damping():

@@ -25,7 +25,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from motoric import configs
-from motoric.control.limits import limit_target, torque_scale
+from motoric.control.command import QUANTITIES, MotorCommand
+from motoric.control.filters import Context, Fault
+from motoric.control.limits import Limits, limit_target, torque_scale
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.robot import Robot, RobotSpec
@@ -119,17 +121,61 @@ def misshapen(joints: int) -> st.SearchStrategy[Any]:
     return st.one_of(st.just(Raises()), st.just("a state"), st.just(7), some)
 
 
-def targets(spec: RobotSpec) -> st.SearchStrategy[Any]:
-    span = spec.limits.upper - spec.limits.lower
+def command(spec: RobotSpec, position: Any = None, **others: Any) -> MotorCommand:
+    """The robot's own gains, unless told otherwise."""
+    zero = np.zeros(len(spec.joints))
+    values = {"position": spec.stand if position is None else position, "velocity": zero,
+              "kp": spec.kp, "kd": spec.kd, "torque": zero}  # fmt: skip
+    return MotorCommand(**values | others)
+
+
+@st.composite
+def commands(draw, spec: RobotSpec, most: int = 0) -> MotorCommand:
+    """Any of the five quantities, within or beyond what is allowed."""
+    limits, span = spec.limits, spec.limits.upper - spec.limits.lower
+    zero = np.zeros(len(spec.joints))
+    scale = draw(st.sampled_from([0.05, 1.0]))
+    return MotorCommand(
+        draw(around(spec.stand, scale * span, most)),
+        draw(st.one_of(st.just(zero.copy()), around(zero, limits.velocity, most))),
+        draw(st.one_of(
+            st.just(spec.kp.copy()), st.just(zero.copy()),
+            around(0.5 * spec.kp_max, spec.kp_max, most),
+            st.just(np.where(np.arange(len(zero)) % 2, spec.kp_max, 0.0)),
+        )),
+        draw(st.one_of(st.just(spec.kd.copy()), around(0.5 * spec.kd_max, spec.kd_max, most))),
+        draw(st.one_of(st.just(zero.copy()), around(zero, limits.torque, most))),
+    )  # fmt: skip
+
+
+def wishes(spec: RobotSpec) -> st.SearchStrategy[Any]:
     joints = len(spec.joints)
+    good = command(spec)
+    wrong = st.sampled_from([
+        np.full(joints, np.nan), np.zeros(joints - 1), np.zeros((1, joints)), "x", Raises(), None,
+        np.zeros(joints, complex), np.zeros(joints, bool), np.full(joints, 1e308), [],
+    ])  # fmt: skip
     return st.one_of(
-        st.none(),
-        around(spec.stand, 0.05 * span, 0), around(spec.stand, span, 0), around(spec.stand, span),
+        st.none(), commands(spec), commands(spec), commands(spec, most=2),
+        st.tuples(st.sampled_from(QUANTITIES), wrong).map(
+            lambda pair: dataclasses.replace(good, **{pair[0]: pair[1]})
+        ),
         st.sampled_from([
-            spec.limits.lower, spec.limits.upper, np.full(joints, np.nan), np.full(joints, 1e308),
-            np.zeros(joints - 1), np.zeros((1, joints)), "x", Raises(), np.zeros(joints, complex),
+            command(spec, spec.limits.lower), command(spec, spec.limits.upper), spec.stand, "x",
+            Raises(), 7,
         ]),
     )  # fmt: skip
+
+
+def own(wish: Any) -> Any:
+    """The same in arrays of its own."""
+    if not isinstance(wish, MotorCommand):
+        return _own(wish)
+    return MotorCommand(**{q: _own(getattr(wish, q)) for q in QUANTITIES})
+
+
+def _own(value: Any) -> Any:
+    return np.array(value) if isinstance(value, np.ndarray) else value
 
 
 ORIENTATIONS = [
@@ -144,18 +190,25 @@ ORIENTATIONS = [
 class Bench:
     """A supervisor, a robot whose joints go where they are told, a clock, and the oracle.
 
-    damping: of every joint, N m s / rad; None: the robot's
+    damping: of every joint, N m s / rad; None: the robot's. Its highest gains are above its own.
     """
 
-    def __init__(self, name: str, damping: float | None = None, **thresholds: float) -> None:
+    def __init__(
+        self, name: str, damping: float | None = None, filters: tuple[Any, ...] = (),
+        **thresholds: float,
+    ) -> None:  # fmt: skip
         spec = robot(name).spec
         if damping is not None:
-            spec = dataclasses.replace(spec, damping=np.full(len(spec.joints), damping))
+            spec = dataclasses.replace(
+                spec, damping=np.full(len(spec.joints), damping), kd_max=None
+            )
+        spec = dataclasses.replace(spec, kp_max=1.7 * spec.kp_max, kd_max=1.3 * spec.kd_max)
         self.spec, at = spec, Thresholds(**thresholds)
         self.supervisor = Supervisor(
-            spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, spec.damping, DT, at
-        )
-        self.oracle = Oracle(spec, DT, at)
+            spec.limits, spec.stand, spec.rest, spec.kp, spec.kd, spec.damping, DT, at,
+            spec.kp_max, spec.kd_max, filters,
+        )  # fmt: skip
+        self.oracle = Oracle(spec, DT, at, filtered=bool(filters))
         self.now, self.step, self.count = 1000.0, tick_of(name), 0
         self.position, self.velocity = spec.rest.copy(), np.zeros(len(spec.joints))
         self.time = 0.0
@@ -176,18 +229,20 @@ class Bench:
         getattr(s, what)(*reason)
         self.oracle.asked(what, s.mode, s.reason)
 
-    def tick(self, pause: float, state: object, target: Any) -> None:
+    def tick(self, pause: float, state: object, wish: Any = None) -> None:
         """One tick; afterwards the owners of what was given write over it."""
         s = self.supervisor
         now = self.now + pause
         self.now = now if math.isfinite(now) and abs(pause) < 1e6 else self.now
         with np.errstate(all="ignore"):
-            given = np.array(target) if isinstance(target, np.ndarray) else target
+            given = own(wish)
             sent = s.update(now, state, given)  # type: ignore[arg-type]
-            self.oracle.tick(now, state, target, sent, s.mode, s.reason)
-        for array in [given, *vars(state).values()] if isinstance(state, Measured) else [given]:
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f":
-                array[:] = np.nan
+            self.oracle.tick(now, state, wish, sent, s.mode, s.reason)
+        for owner in (state, given):
+            arrays = vars(owner).values() if isinstance(owner, Measured | MotorCommand) else [owner]
+            for array in arrays:
+                if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+                    array[:] = np.nan
         if sent.kp.any() and 0 < pause < 1:
             move = np.clip(sent.position - self.position, -0.9 * self.spec.limits.velocity * pause,
                            0.9 * self.spec.limits.velocity * pause)  # fmt: skip
@@ -195,11 +250,9 @@ class Bench:
         else:
             self.velocity = np.zeros(len(self.spec.joints))
 
-    def run(self, ticks: int, target: Any = None, step: float | None = None) -> None:
+    def run(self, ticks: int, wish: Any = None, step: float | None = None) -> None:
         for _ in range(ticks):
-            self.tick(
-                step or self.step, self.sound(), self.spec.stand if target is None else target
-            )
+            self.tick(step or self.step, self.sound(), command(self.spec) if wish is None else wish)
 
     def until(self, mode: Mode) -> None:
         """From off to a mode."""
@@ -276,8 +329,8 @@ def test_whatever_comes_in_no_command_leaves_the_limits(name, data):
     bench.until(data.draw(st.sampled_from(MODES)))
     for _ in range(data.draw(st.integers(1, 5))):
         pause = data.draw(pauses)
-        state, target = data.draw(states(bench)), data.draw(targets(bench.spec))
-        bench.tick(bench.step if pause is None else pause, state, target)
+        state, wish = data.draw(states(bench)), data.draw(wishes(bench.spec))
+        bench.tick(bench.step if pause is None else pause, state, wish)
 
 
 @every_robot
@@ -293,8 +346,8 @@ def test_after_a_fault_only_a_human_brings_stiffness_back(name, data):
     for _ in range(data.draw(st.integers(1, 6))):
         what = data.draw(st.sampled_from(["tick", "tick", "sound", "stop", "fault", "start"]))
         if what == "tick":
-            state, target = data.draw(states(bench)), data.draw(targets(bench.spec))
-            bench.tick(data.draw(pauses) or bench.step, state, target)
+            state, wish = data.draw(states(bench)), data.draw(wishes(bench.spec))
+            bench.tick(data.draw(pauses) or bench.step, state, wish)
         elif what == "sound":
             bench.run(3)
         elif what == "start":
@@ -349,14 +402,92 @@ def test_each_joint_on_each_side_of_its_limits(name, margin):
             bench.until(Mode.ACTIVE)
             state = bench.sound()
             state.position[joint] = edge
-            bench.tick(bench.step, state, bench.spec.stand)
+            bench.tick(bench.step, state, command(bench.spec))
             assert (bench.supervisor.mode is Mode.FAULT) == (margin > 0.1)
             bench = Bench(name, **QUICK)
             state = bench.sound()
             state.position[joint] = edge
             bench.start(state)
             assert (bench.supervisor.mode is Mode.FAULT) == (margin > 0.1)
-            bench.tick(bench.step, bench.sound(), bench.spec.stand)
+            bench.tick(bench.step, bench.sound(), command(bench.spec))
+
+
+@every_robot
+@settings(max_examples=40, **REPEATABLE)
+@given(data=st.data())
+def test_the_limits_of_many_rows_are_those_of_each(name, data):
+    """The filter of training is the filter of the robot: N rows give what N robots give."""
+    spec = robot(name).spec
+    spec = dataclasses.replace(spec, kp_max=1.7 * spec.kp_max, kd_max=1.3 * spec.kd_max)
+    limits = Limits(spec.limits, spec.kp_max, spec.kd_max)
+    rng, rows = np.random.default_rng(data.draw(st.integers(0, 999))), data.draw(st.integers(1, 4))
+    span, shape = spec.limits.upper - spec.limits.lower, (rows, len(spec.joints))
+
+    def some(least: Any, most: Any) -> np.ndarray:
+        return rng.uniform(np.broadcast_to(least, shape), np.broadcast_to(most, shape))
+
+    reach = data.draw(st.sampled_from([0.01, 0.5, 2.0]))
+    kp = some(-0.2 * spec.kp_max, 1.2 * spec.kp_max) * (rng.random(shape) < 0.7)
+    wish = MotorCommand(
+        some(spec.stand - reach * span, spec.stand + reach * span),
+        reach * some(-spec.limits.velocity, spec.limits.velocity), kp,
+        some(-0.2 * spec.kd_max, 1.2 * spec.kd_max),
+        reach * some(-spec.limits.torque, spec.limits.torque),
+    )  # fmt: skip
+    if data.draw(st.booleans()):  # one row for all, as `hold` makes it
+        for q in ("velocity", "kp", "kd", "torque"):
+            setattr(wish, q, np.broadcast_to(getattr(wish, q)[0], shape))
+    q, dq = some(spec.limits.lower, spec.limits.upper), some(-spec.limits.velocity, 0.0)
+    before = MotorCommand(some(spec.limits.lower, spec.limits.upper), *np.zeros((4, *shape)))
+    dt = data.draw(st.sampled_from([0.0, 0.002, 0.02]))
+    state = SimpleNamespace(position=q, velocity=dq)
+    found = limits(state, wish, Context(before, dt))
+    for row in range(rows):
+        one = SimpleNamespace(position=q[row], velocity=dq[row])
+        alone = limits(one, wish.rows(row), Context(before.rows(row), dt))
+        for name in QUANTITIES:
+            assert getattr(found, name).shape == shape
+            np.testing.assert_array_equal(getattr(found, name)[row], getattr(alone, name))
+    assert (found.kp is wish.kp) <= (np.asarray(found.torque) == wish.torque).all()
+
+
+class Arbitrary:
+    """A filter that answers with anything."""
+
+    deadline = 10.0
+
+    def __init__(self, name: str) -> None:
+        self.name, self.answer = name, None
+
+    def __call__(self, state: Any, wish: MotorCommand, context: Context) -> Any:
+        if self.answer is None:
+            return wish
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        for thing in (state, wish, context.previous):  # nothing that it does to them counts
+            for q in ("position", "velocity", "kp", "kd"):
+                if hasattr(thing, q) and self.answer != "as it was":
+                    setattr(thing, q, np.full(len(wish.torque), 1e6))
+        return wish if self.answer == "as it was" else self.answer
+
+
+@every_robot
+@settings(max_examples=40, **REPEATABLE)
+@given(data=st.data())
+def test_no_filter_loosens_the_limits(name, data):
+    """Whatever filters answer, and whatever they write over, the oracle's rules hold."""
+    filters = Arbitrary("barrier"), Arbitrary("reflex")
+    bench = Bench(name, filters=filters, **QUICK)
+    bench.until(data.draw(st.sampled_from([Mode.ACTIVE, Mode.ACTIVE, Mode.SOFT_START])))
+    answers = st.one_of(
+        commands(bench.spec, most=1), wishes(bench.spec), st.just("as it was"),
+        st.sampled_from([Fault("no way"), RuntimeError("bug")]),
+    )  # fmt: skip
+    for _ in range(data.draw(st.integers(1, 4))):
+        for one in filters:
+            one.answer = data.draw(answers)
+        state, wish = data.draw(states(bench)), data.draw(wishes(bench.spec))
+        bench.tick(bench.step, state, wish)
 
 
 # -- the machine --------------------------------------------------------------------------------
@@ -402,15 +533,14 @@ class Life(RuleBasedStateMachine):
         bench.position = near
         bench.start(bench.sound())
         for _ in range(60):
-            bench.tick(DT, bench.sound(), spec.stand)
+            bench.tick(DT, bench.sound(), command(spec))
             if self.mode is not Mode.SOFT_START:
                 break
 
     @rule(ticks=st.integers(1, 12), data=st.data())
     def run(self, ticks, data):
         """Sound ticks with one wish of the policy."""
-        span = self.bench.spec.limits.upper - self.bench.spec.limits.lower
-        wish = data.draw(around(self.bench.spec.stand, span, 0))
+        wish = data.draw(commands(self.bench.spec))
         for _ in range(ticks):
             self.bench.tick(self.bench.step, self.bench.sound(), wish)
 
@@ -426,7 +556,7 @@ class Life(RuleBasedStateMachine):
             state = self.bench.sound()
             most = getattr(self.bench.spec.limits, what)
             getattr(state, what)[joint % len(most)] = -share * most[joint % len(most)]
-            self.bench.tick(DT, state, self.bench.spec.stand)
+            self.bench.tick(DT, state, command(self.bench.spec))
 
     @rule(ticks=st.integers(1, 8), none=st.booleans())
     def freeze(self, ticks, none):
@@ -434,12 +564,12 @@ class Life(RuleBasedStateMachine):
         for _ in range(ticks):
             again = None if none else Measured(**{k: np.copy(v) if isinstance(v, np.ndarray) else v
                                                   for k, v in vars(state).items()})  # fmt: skip
-            self.bench.tick(DT, again, self.bench.spec.stand)
+            self.bench.tick(DT, again, command(self.bench.spec))
 
     @rule(data=st.data(), pause=pauses)
     def anything(self, data, pause):
-        state, target = data.draw(states(self.bench)), data.draw(targets(self.bench.spec))
-        self.bench.tick(self.bench.step if pause is None else pause, state, target)
+        state, wish = data.draw(states(self.bench)), data.draw(wishes(self.bench.spec))
+        self.bench.tick(self.bench.step if pause is None else pause, state, wish)
 
     @rule(reason=st.sampled_from(["asked", ""]))
     def stop(self, reason):
