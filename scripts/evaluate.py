@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
+import numpy as np
 from motoric.configs import schema
-from motoric.envs.registry import TASKS
 from motoric.hardware.runtime.bundle import Bundle, find_bundle
 from motoric.scripts.config import UserError
 from motoric.scripts.training import evaluation
+from motoric.scripts.viewers.live import metric_text
 
 
 def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -21,15 +21,11 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
     folder, path = find_bundle(settings.run, settings.bundle)
     bundle = Bundle.load(path)
     options = bundle.spec.training.get("options", {})
-    is_task = bundle.spec.task in TASKS
-    for key in ("command", "seconds", "engine"):
-        if getattr(settings, key) is not None and not is_task:
-            raise UserError(f"{key}: {bundle.spec.task} has no {key} to set")
-    engine = settings.engine or (evaluation.trained_on(bundle) if is_task else None)
+    engine = settings.engine or evaluation.trained_on(bundle)
     seed = evaluation.TEST + settings.seed
     viewer = settings.viewer
     if viewer.name in ("web", "native"):
-        _show(settings, bundle, options, seed, engine)
+        _show(settings, bundle, options, seed)
         return {}
     if viewer.name == "video":
         from motoric.scripts.viewers.video import record_video
@@ -37,62 +33,60 @@ def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> d
         out = folder / "videos" / f"{path.name}_seed{settings.seed}.mp4"
         out = out if viewer.out is None else Path(viewer.out)
         record_video(
-            bundle, options, out, seconds=viewer.seconds, seed=seed, command=settings.command,
+            bundle, options, out, seconds=viewer.seconds, seed=seed, goal=settings.goal,
             width=viewer.width, height=viewer.height, engine=engine,
         )  # fmt: skip
         say(f"video: {out}")
     try:
         episodes = evaluation.run(
-            bundle, options, settings.episodes, seed, settings.command, settings.seconds, engine
+            bundle, options, settings.episodes, seed, settings.goal, settings.seconds, engine
         )
-    except (ValueError, ImportError, gym.error.Error) as error:
+    except (ValueError, ImportError) as error:
         raise UserError(str(error).split("\n")[0]) from None
-    summary = episodes.summary()
-    table(bundle, summary, say, engine)
+    table(bundle, episodes, say, engine)
     result = {
         "bundle": path.name,
         "engine": engine,
         "seed": settings.seed,
-        "command": settings.command,
+        "goal": settings.goal,
         "seconds": settings.seconds,
-        **summary,
+        **episodes.summary(),
         "returns": episodes.returns.tolist(),
         "lengths": episodes.lengths.tolist(),
+        "metrics": {name: _known(values) for name, values in episodes.metrics.items()},
     }
-    if episodes.velocity_error is not None:
-        result["velocity_errors"] = episodes.velocity_error.tolist()
-    if episodes.power is not None:
-        result["powers"] = episodes.power.tolist()
+    if settings.cells is not None:
+        result["cells"] = cells = evaluation.by_cell(episodes, settings.cells)
+        if not cells:
+            raise UserError(f"cells: {settings.cells}, the goal of {bundle.spec.task} has no range")
+        say(f"  {'worst goals':<15} {worst(episodes, cells)}")
     (folder / "evaluation.json").write_text(json.dumps(result, indent=1))
     say(f"written: {folder / 'evaluation.json'}")
     return result
 
 
-def _show(
-    settings: schema.Evaluate,
-    bundle: Bundle,
-    options: dict[str, Any],
-    seed: int,
-    engine: str | None,
-) -> None:
-    from motoric.scripts.viewers.live import make_scene
+def _known(values: np.ndarray) -> list[float | None]:
+    """JSON has no NaN: what isn't known is null."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
-    scene = make_scene(bundle, options, seed, engine)
-    if settings.command is not None:
-        scene.set_command(settings.command)
+
+def _show(settings: schema.Evaluate, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
+    from motoric.scripts.viewers.live import Live
+
+    live = Live(bundle, options, seed, settings.engine, settings.goal)
     if settings.viewer.name == "web":
         from motoric.scripts.viewers.web import serve
 
-        serve(scene, settings.viewer.host, settings.viewer.port, bundle.spec.task)
+        serve(live, settings.viewer.host, settings.viewer.port, bundle.spec.task)
     else:
         from motoric.scripts.viewers.native import show
 
-        show(scene)
+        show(live)
 
 
 def table(
     bundle: Bundle,
-    summary: dict[str, Any],
+    episodes: evaluation.Episodes,
     say: Callable[[str], None],
     engine: str | None = None,
 ) -> None:
@@ -103,24 +97,43 @@ def table(
         f"{bundle.spec.task}, {training.get('algorithm')} after "
         f"{training.get('steps', 0):,} steps{where}"
     )
-    rows = {
-        "episodes": f"{summary['episodes']}",
+    for name, value in rows(episodes).items():
+        say(f"  {name:<15} {value}")
+
+
+def rows(episodes: evaluation.Episodes) -> dict[str, str]:
+    """A summary of episodes as texts, by what they are of."""
+    summary = episodes.summary()
+    count = summary["episodes"]
+    result = {
+        "episodes": f"{count}",
         "return": f"{summary['return_mean']:.2f} ± {summary['return_std']:.2f}",
         "length": f"{summary['length_mean']:.0f} steps",
-        "ended early": f"{summary['terminated']} of {summary['episodes']}",
+        "ended early": f"{summary['terminated']} of {count}",
     }
-    if "velocity_error_mean" in summary:
-        rows["velocity error"] = (
-            f"{summary['velocity_error_mean']:.3f} m/s mean, "
-            f"{summary['velocity_error_max']:.3f} m/s worst episode"
-        )
-    if "power_mean" in summary:
-        transport = summary["cost_of_transport"]
-        rows["motor power"] = f"{summary['power_mean']:.1f} W mean" + (
-            "" if transport is None else f", cost of transport {transport:.2f}"
-        )
-    for name, value in rows.items():
-        say(f"  {name:<15} {value}")
+    for metric in episodes.named:
+        mean, most = summary[f"{metric.name}_mean"], summary.get(f"{metric.name}_max")
+        if metric.over == "any":
+            text = f"{int(np.nansum(episodes.metrics[metric.name]))} of {count}"
+        elif mean is None:
+            text = "not known"
+        else:
+            text = f"{mean:.3f} {metric.unit}".rstrip() + " mean"
+            text += "" if most is None else f", {most:.3f} {metric.unit}".rstrip() + " at most"
+        result[metric.text or metric.name] = text
+    return result
+
+
+def worst(episodes: evaluation.Episodes, cells: list[dict[str, Any]]) -> str:
+    """The cell of the goal's range with the lowest return, and what it was like there."""
+    cell = cells[0]
+    ranges = ", ".join(f"{n} {low:+.2f} to {high:+.2f}" for n, (low, high) in cell["goal"].items())
+    told = [f"return {cell['return_mean']:.2f}"]
+    told += [
+        metric_text(metric, cell[f"{metric.name}_mean"])
+        for metric in episodes.named if cell[f"{metric.name}_mean"] is not None
+    ]  # fmt: skip
+    return f"{ranges}: {', '.join(told)}, {cell['episodes']} episodes of {len(episodes.returns)}"
 
 
 if __name__ == "__main__":

@@ -5,37 +5,27 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
+import mujoco
 from motoric.hardware.drivers import ROBOTS
 from motoric.hardware.models import load_model
+from motoric.hardware.robot import RobotSpec
 from motoric.hardware.runtime.log import Log, LogError, read_log
 from motoric.scripts.config import UserError
-from numpy.typing import NDArray
+from motoric.scripts.viewers.logs import deployment
 
 
-def base_positions(log: Log) -> NDArray[np.float64]:
-    """Where the base was, [T, 3]: measured height, and the plane by integrating velocity."""
-    w, x, y, z = log.orientation.T
-    forward = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z)], 1)
-    left = np.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z)], 1)
-    up = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x)], 1)
-    v = np.nan_to_num(log.base_velocity)
-    world = v[:, :1] * forward + v[:, 1:2] * left + v[:, 2:3] * up
-    result = np.zeros((len(log.times), 3))
-    steps = np.nan_to_num(world[:-1]) * np.diff(log.times)[:, None]
-    result[1:, :2] = np.cumsum(steps, 0)
-    result[:, 2] = log.base_height
-    return result
-
-
-def poses(log: Log, default_height: float) -> NDArray[np.float64]:
-    """MuJoCo positions [T, nq]; where no state came the last one is held."""
-    base = base_positions(log)
-    base[np.isnan(base[:, 2]), 2] = default_height
-    found = np.concatenate([base, log.orientation, log.position], axis=1)
-    good = np.asarray(np.isfinite(found).all(axis=1))
-    last = np.maximum.accumulate(np.where(good, np.arange(len(good)), -1))
-    return found[np.maximum(last, int(np.argmax(good)))]
+def model_of(log: Log) -> tuple[mujoco.MjModel, RobotSpec | None]:
+    """The model of a log's robot, and the robot where it is one of ours. Raises ValueError."""
+    if log.robot in ROBOTS:
+        robot = ROBOTS[log.robot]
+        return load_model(robot), robot
+    path = Path(log.metadata.get("model", ""))
+    if not path.is_file():
+        raise ValueError(
+            f"log: robot {log.robot!r} has no model to show, expected one of {', '.join(ROBOTS)} "
+            "or one whose file is here"
+        )
+    return mujoco.MjModel.from_xml_path(str(path)), None
 
 
 def replay(
@@ -47,14 +37,13 @@ def replay(
         log = read_log(log_path)
     except LogError as error:
         raise UserError(str(error)) from None
-    if log.robot not in ROBOTS:
+    try:
+        shown = deployment(log, *model_of(log))
+    except ValueError as error:
         raise UserError(
-            f"log: robot {log.robot!r} has no model to show, expected one of {', '.join(ROBOTS)}; "
-            "whatever reads MCAP shows its numbers (Foxglove, "
+            f"{error}; whatever reads MCAP shows the log's numbers (Foxglove, "
             "motoric.hardware.runtime.log.read_log)"
-        )
-    robot = ROBOTS[log.robot]
-    model, path = load_model(robot), poses(log, robot.base_height)
+        ) from None
     modes = list(dict.fromkeys(log.status))
     print(f"{log_path}: {log.robot}, {log.times[-1]:.1f} s, {' -> '.join(modes)}")
     if log.reason[-1]:
@@ -63,16 +52,16 @@ def replay(
         from motoric.scripts.viewers.video import record_log
 
         out = log_path.with_suffix(".mp4") if out is None else out
-        record_log(log, model, path, out, width, height)
+        record_log(shown, out, width, height)
         print(f"video: {out}")
     elif viewer == "web":
         from motoric.scripts.viewers.web import serve_log
 
-        serve_log(log, model, path, host, port)
+        serve_log(shown, host, port)
     else:
         from motoric.scripts.viewers.native import show_poses
 
-        show_poses(model, path, log.times)
+        show_poses(shown.model, shown.poses, log.times)
 
 
 if __name__ == "__main__":

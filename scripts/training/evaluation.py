@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
-from motoric.envs.batched import BatchedEnv
-from motoric.envs.registry import TASKS, make_task
+from motoric.envs.registry import make_batch
+from motoric.hardware.goals import Goal, Part
+from motoric.hardware.interfaces.base import Metric
 from motoric.hardware.runtime.bundle import Bundle
+from motoric.hardware.runtime.policy import Policy
 from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 # First seeds of evaluations, far from those of training (its seed, plus the environment's number).
 VALIDATION, TEST = 1 << 33, 1 << 32
-MOVING = 0.1  # m/s: slower than this, cost of transport says nothing
+
+
+class Acting(Protocol):
+    """What acts for all rows at once."""
+
+    def act(self, observation: Any) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """E finished episodes.
+    """E finished episodes; where several robots share a world, each one's is an episode.
 
-    returns, lengths [E]; terminated [E]: ended early (a fall), not by time
-    velocity_error [E]: mean |v - v*| in the plane while it lasted, m/s; None for other tasks
-    power [E]: mean mechanical power of the motors, sum |tau dq|, W; None for other tasks
-    transport [E]: cost of transport, power / (weight x speed); NaN where the robot hardly moves
+    returns, lengths [E]; terminated [E]: ended by what happened (a fall, say), not by time
+    named: the metrics; metrics: by name, of each episode, [E], NaN where it couldn't be known
+    goals: parts of the goal; goal: what was asked for as the episode began, [E, k] each
     """
 
-    returns: NDArray[np.float64]
+    returns: Array
     lengths: NDArray[np.int64]
     terminated: NDArray[np.bool_]
-    velocity_error: NDArray[np.float64] | None
-    power: NDArray[np.float64] | None = None
-    transport: NDArray[np.float64] | None = None
+    named: tuple[Metric, ...]
+    metrics: dict[str, Array]
+    goals: tuple[Part, ...]
+    goal: Goal
 
     def summary(self) -> dict[str, Any]:
-        """For JSON and tables."""
+        """For JSON and tables: `NAME_mean` and, but for sums and shares, `NAME_max` of each
+        metric; None where it is never known."""
         result: dict[str, Any] = {
             "episodes": len(self.returns),
             "return_mean": float(self.returns.mean()),
@@ -44,92 +52,42 @@ class Episodes:
             "length_mean": float(self.lengths.mean()),
             "terminated": int(self.terminated.sum()),
         }
-        if self.velocity_error is not None:
-            result["velocity_error_mean"] = float(self.velocity_error.mean())
-            result["velocity_error_max"] = float(self.velocity_error.max())
-        if self.power is not None and self.transport is not None:
-            result["power_mean"] = float(self.power.mean())
-            walked = self.transport[np.isfinite(self.transport)]
-            result["cost_of_transport"] = float(walked.mean()) if len(walked) else None
+        for metric in self.named:
+            values = self.metrics[metric.name]
+            result[f"{metric.name}_mean"] = mean = known_mean(values)
+            if metric.over not in ("sum", "any"):
+                result[f"{metric.name}_max"] = None if mean is None else float(np.nanmax(values))
         return result
 
 
-def run_task(
+def trained_on(bundle: Bundle) -> str | None:
+    """The physics engine of a bundle's training; None: its environment has no choice."""
+    return bundle.spec.training.get("engine")
+
+
+def make_worlds(
     bundle: Bundle,
     options: dict[str, Any],
-    episodes: int,
+    worlds: int,
     seed: int,
-    command: list[float] | None = None,
     seconds: float | None = None,
-    engine: str = "mujoco",
-) -> Episodes:
-    """All episodes of one of our tasks at once, one environment each.
+    engine: str | None = None,
+) -> Any:
+    """Worlds of the environment a bundle was trained on, as a `Batch`. Raises ValueError.
 
-    command: held throughout; None: as the task draws it. seconds: None: the task's own length.
+    seconds: length of an episode; engine: of its physics; None: as the environment or training says
     """
     if seconds is not None:
         options = options | {"episode_seconds": float(seconds)}
-    task = make_task(bundle.spec.task, options)
-    env = BatchedEnv(task, episodes, seed, engine=engine)
-    weight = env.sim.mass * np.linalg.norm(env.model.opt.gravity)  # N
-    env.hold_command(command)
-    obs = env.reset()
-    running = np.ones(episodes, bool)
-    returns, error = np.zeros(episodes), np.zeros(episodes)
-    power, speed = np.zeros(episodes), np.zeros(episodes)
-    lengths, fell = np.zeros(episodes, np.int64), np.zeros(episodes, bool)
-    for _ in range(task.episode_steps):
-        obs, reward, terminated, truncated, info = env.step(bundle.act(obs))
-        returns += reward * running
-        power += info["power"] * running
-        speed += info["speed"] * running
-        error += info["velocity_error"] * running
-        lengths += running
-        fell |= terminated & running
-        running &= ~(terminated | truncated)
-        if not running.any():
-            break
-    power, speed = power / lengths, speed / lengths
-    with np.errstate(divide="ignore"):
-        transport = np.where(speed > MOVING, power / (weight * speed), np.nan)
-    return Episodes(returns, lengths, fell, error / lengths, power, transport)
+    return make_batch(bundle.spec.task, worlds, seed, engine or trained_on(bundle), options=options)
 
 
-def run_gym(
-    bundle: Bundle, env_id: str, options: dict[str, Any], episodes: int, seed: int
-) -> Episodes:
-    """Episodes of a Gymnasium environment, one after the other."""
-    env = gym.make(env_id, **options)
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    terminations = np.zeros(episodes, bool)
-    for i in range(episodes):
-        obs, _ = env.reset(seed=seed + i)
-        over = False
-        while not over:
-            action = act_once(bundle, obs, env.action_space)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            returns[i] += float(reward)
-            lengths[i] += 1
-            over = bool(terminated or truncated)
-            terminations[i] = bool(terminated)
-    env.close()
-    return Episodes(returns, lengths, terminations, None)
-
-
-def act_once(bundle: Bundle, obs: Any, space: spaces.Space) -> Any:
-    """The action for one unbatched observation, as the environment's action space wants it."""
-    batch = (
-        {k: np.asarray(v)[None] for k, v in obs.items()}
-        if isinstance(obs, dict)
-        else (np.asarray(obs)[None])
-    )
-    action = bundle.act(batch)[0]
-    return int(action) if isinstance(space, spaces.Discrete) else action
-
-
-def trained_on(bundle: Bundle) -> str:
-    """The physics engine of a bundle's training."""
-    return bundle.spec.training.get("engine") or "mujoco"
+def hold_goal(batch: Any, goal: Any) -> None:
+    """Hold a user's goal in all worlds; None: as the task draws it. Raises ValueError."""
+    if goal is not None:
+        if not batch.goals:
+            raise ValueError(f"goal: {goal}, {batch.name} has no goal to set")
+        batch.hold_goal(goal)
 
 
 def run(
@@ -137,12 +95,78 @@ def run(
     options: dict[str, Any],
     episodes: int,
     seed: int,
-    command: list[float] | None = None,
+    goal: Any = None,
     seconds: float | None = None,
     engine: str | None = None,
 ) -> Episodes:
-    """Evaluate a bundle on its task. engine: None: the one it was trained on."""
-    if bundle.spec.task in TASKS:
-        engine = engine or trained_on(bundle)
-        return run_task(bundle, options, episodes, seed, command, seconds, engine)
-    return run_gym(bundle, bundle.spec.task.removeprefix("gym:"), options, episodes, seed)
+    """Episodes of a bundle on its environment, all at once, each in a world of its own.
+
+    goal: held throughout; None: as the task draws it. seconds: None: the task's own length.
+    engine: None: the one it was trained on. Raises ValueError for what the environment hasn't.
+    """
+    batch = make_worlds(bundle, options, episodes, seed, seconds, engine)
+    try:
+        hold_goal(batch, goal)
+        return episodes_of(Policy(bundle, batch.num_envs, seed % 2**32), batch)
+    finally:
+        batch.close()
+
+
+def episodes_of(policy: Acting, batch: Any) -> Episodes:
+    """One episode of every row of a `Batch`."""
+    rows = batch.num_envs
+    observation = batch.reset()
+    asked = {name: np.array(value) for name, value in batch.goal.items()}
+    running, terminated = np.ones(rows, bool), np.zeros(rows, bool)
+    returns, lengths = np.zeros(rows), np.zeros(rows, np.int64)
+    steps: list[dict[str, Array]] = []
+    while running.any():
+        observation, reward, failed, timed_out, info = batch.step(policy.act(observation))
+        returns += reward * running
+        lengths += running
+        steps.append({name: np.array(value) for name, value in info["metrics"].items()})
+        terminated |= failed & running
+        running &= ~(failed | timed_out)
+    metrics = {}
+    for metric in batch.metrics:
+        history = np.stack([step[metric.name] for step in steps], 1)  # [E, T]
+        totals = [metric.total(row[:length]) for row, length in zip(history, lengths, strict=True)]
+        metrics[metric.name] = np.array(totals)
+    return Episodes(returns, lengths, terminated, batch.metrics, metrics, batch.goals, asked)
+
+
+def by_cell(episodes: Episodes, cells: int) -> list[dict[str, Any]]:
+    """Episodes by what they were asked for: the range of each number of the goal in so many cells.
+
+    Each that has episodes: `goal` (its range, [low, high] by number), `episodes`, `return_mean` and
+    `NAME_mean` of each metric; the lowest return first.
+    """
+    names, places, edges = [], [], []
+    for part in episodes.goals:
+        for i, name in enumerate(part.names):
+            if not part.is_text and part.low[i] < part.high[i]:
+                edge = np.linspace(part.low[i], part.high[i], cells + 1)
+                asked = episodes.goal[part.name][:, i]
+                names.append(name if len(episodes.goals) == 1 else f"{part.name}.{name}")
+                places.append(np.clip(np.searchsorted(edge, asked, "right") - 1, 0, cells - 1))
+                edges.append(edge)
+    if not names:
+        return []
+    found = []
+    places = np.stack(places, 1)
+    for cell in np.unique(places, axis=0):
+        mine = (places == cell).all(1)
+        numbers = zip(names, edges, cell, strict=True)
+        found.append({
+            "goal": {name: [float(e[c]), float(e[c + 1])] for name, e, c in numbers},
+            "episodes": int(mine.sum()),
+            "return_mean": float(episodes.returns[mine].mean()),
+            **{f"{name}_mean": known_mean(v[mine]) for name, v in episodes.metrics.items()},
+        })  # fmt: skip
+    return sorted(found, key=lambda cell: cell["return_mean"])
+
+
+def known_mean(values: Array) -> float | None:
+    """Of those that are known, None where none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from motoric.hardware.interfaces.base import Metric
 from motoric.scripts.training.run_folder import read_metrics
 
-LABELS = {
-    "rollout/ep_rew_mean": "training",
-    "eval/return_mean": "evaluation",
-}
+EVALUATED = re.compile(r"eval/(.+)_mean")
+OTHERS = ("return", "length")  # of an evaluation, which are no metrics
 
 
-def learning_curves(folder: Path) -> list[Path]:
-    """Write plots/learning_curve.png and, for robot tasks, plots/tracking.png; returns them."""
+def learning_curves(
+    folder: Path, metrics: Sequence[Metric] = (), progress: str = "environment steps"
+) -> list[Path]:
+    """Write plots/learning_curve.png and plots/NAME.png for each metric evaluated; returns them.
+
+    metrics: what they are called, and their units, where that is known; progress: its unit
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,18 +39,22 @@ def learning_curves(folder: Path) -> list[Path]:
                 axes.plot(*zip(*points, strict=True), label=label, marker=marker, markersize=4)
         if not axes.lines:
             return
-        axes.set_xlabel("environment steps")
+        axes.set_xlabel(progress)
         axes.set_ylabel(ylabel)
         axes.grid(alpha=0.3)
         axes.legend()
-        path = target / name
+        path = target / f"{name}.png"
         figure.savefig(path, dpi=120)
         written.append(path)
 
-    draw("learning_curve.png", LABELS, "return of an episode")
-    draw(
-        "tracking.png",
-        {"task/velocity_error": "training", "eval/velocity_error_mean": "evaluation"},
-        "velocity error, m/s",
-    )
+    keys = {"rollout/ep_rew_mean": "training", "eval/return_mean": "evaluation"}
+    draw("learning_curve", keys, "return of an episode")
+    known = {metric.name: metric for metric in metrics}
+    columns = sorted({key for row in rows for key in row})
+    for name in (found[1] for key in columns if (found := EVALUATED.fullmatch(key))):
+        if name not in OTHERS:
+            metric = known.get(name, Metric(name, ""))
+            label = ", ".join(filter(None, (metric.text or name, metric.unit)))
+            keys = {f"task/{name}": "training", f"eval/{name}_mean": "evaluation"}
+            draw(re.sub(r"\W+", "_", name), keys, label)
     return written

@@ -1,174 +1,179 @@
-"""What a viewer shows: one environment with a policy acting in it, one step at a time."""
+"""What a viewer shows: one world with a policy acting in it, one step at a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import gymnasium as gym
-import mujoco
 import numpy as np
-from motoric.envs.batched import BatchedEnv
-from motoric.envs.registry import TASKS, make_task
+from motoric.hardware.goals import Goal, Part, text_of
+from motoric.hardware.interfaces.base import Metric
 from motoric.hardware.runtime.bundle import Bundle
+from motoric.hardware.runtime.policy import Policy
 from motoric.scripts.config import UserError
-from motoric.scripts.training.evaluation import act_once, trained_on
+from motoric.scripts.training import evaluation
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+FOREVER = 1e6  # s: in a viewer an episode ends by a failure, not by time, where a task has a say
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One step: its reward, the velocity (forward, left, m/s, turn, rad/s) where the task has
-    one, and whether and how the episode ended with it."""
+    """One step: reward and metrics by name, and whether and how the episode ended with it."""
 
     reward: float
-    velocity: tuple[float, float, float] | None
+    metrics: dict[str, float]
     terminated: bool
     truncated: bool
 
 
-class Scene(Protocol):
-    """A live environment.
+class Live:
+    """A world of a bundle's environment, live. With several robots, numbers are the first one's.
 
-    model, qpos [nq]: MuJoCo's; dt: s per step
-    commands: names of the velocity command's numbers, with low, high; empty where there is none
-    command: the present one, held or the task's own
+    model: MuJoCo's; None: there is nothing in 3-D, see `frame`
+    dt: s per step; agents: robots in it
+    goals: parts of the goal; metrics: what a step is measured by
+    goal: held from the beginning; None: as the task draws it
+    Raises UserError for an environment that can't be made, and a goal that it has not.
     """
-
-    model: mujoco.MjModel
-    dt: float
-    commands: tuple[str, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @property
-    def qpos(self) -> Array: ...
-    @property
-    def command(self) -> Array: ...
-    def set_command(self, command: list[float] | None) -> None: ...
-    def push(self, velocity: list[float]) -> None: ...
-    def reset(self) -> None: ...
-    def step(self) -> Sample: ...
-    def close(self) -> None: ...
-
-
-class TaskScene:
-    """One of our tasks with its policy. An episode ends by a fall, not by time."""
-
-    commands: tuple[str, ...] = ("forward", "left", "turn")
 
     def __init__(
-        self, bundle: Bundle, options: dict[str, Any], seed: int, engine: str | None = None
+        self,
+        bundle: Bundle,
+        options: dict[str, Any],
+        seed: int,
+        engine: str | None = None,
+        goal: Any = None,
     ) -> None:
-        self._bundle = bundle
-        self._task = make_task(bundle.spec.task, options | {"episode_seconds": 1e6})
-        self._env = BatchedEnv(self._task, 1, seed, 1, engine or trained_on(bundle))
-        self.model, self.dt = self._env.model, self._task.control_dt
-        self.low, self.high = self._task.command_low, self._task.command_high
+        try:
+            self.batch = evaluation.make_worlds(bundle, options, 1, seed, FOREVER, engine)
+            evaluation.hold_goal(self.batch, goal)
+        except (ValueError, ImportError) as error:
+            raise UserError(str(error).split("\n")[0]) from None
+        self.model, self.dt = self.batch.model, self.batch.control_dt
+        self.agents: int = self.batch.agents
+        self.goals: tuple[Part, ...] = self.batch.goals
+        self.metrics: tuple[Metric, ...] = self.batch.metrics
+        self._policy = Policy(bundle, self.batch.num_envs, seed % 2**32)
         self._seed = seed
-        self._obs = self._env.reset()
+        self._observation = self.batch.reset()
 
     @property
-    def qpos(self) -> Array:
-        return self._env.qpos[0]
+    def pose(self) -> Array | None:
+        """MuJoCo's qpos of the world, [nq]."""
+        poses = self.batch.poses
+        return None if poses is None else poses[0]
+
+    def frame(self) -> Image | None:
+        """The environment's own picture, [height, width, 3]."""
+        return self.batch.render()
 
     @property
-    def command(self) -> Array:
-        assert self._env.episode is not None
-        return self._env.episode.command[0]
+    def images(self) -> dict[str, Image]:
+        """What the policy sees that is an image, [height, width, 3] each."""
+        seen = self._observation
+        seen = seen if isinstance(seen, dict) else {"observation": seen}
+        found = {name: picture(np.asarray(value)[0]) for name, value in seen.items()}
+        return {name: image for name, image in found.items() if image is not None}
 
-    def set_command(self, command: list[float] | None) -> None:
-        """Hold a command, clipped to the trained range; None: as the task draws it."""
-        if command is not None:
-            command = np.clip(command, self.low, self.high).tolist()
-        self._env.hold_command(command)
+    @property
+    def goal(self) -> Goal:
+        """The present one, held or drawn, each part without N."""
+        return {name: value[0] for name, value in self.batch.goal.items()}
+
+    def set_goal(self, values: dict[str, Any] | None) -> None:
+        """Hold a goal, by part, moved into the trained range; None: as the task draws it."""
+        if values is not None:
+            values = {p.name: within(p, values[p.name]) for p in self.goals if p.name in values}
+        self.batch.hold_goal(values)
+
+    def hold_present(self) -> None:
+        """Hold what is asked for now."""
+        goal = self.goal
+        self.batch.hold_goal({part.name: plain_goal(part, goal[part.name]) for part in self.goals})
+
+    @property
+    def can_push(self) -> bool:
+        """Whether a kick moves anything: the robot's base isn't bolted down."""
+        interface = self.batch.interface
+        return interface is not None and not interface.robot.fixed
 
     def push(self, velocity: list[float]) -> None:
-        """Kick the base, m/s in the world."""
-        self._env.sim.push(np.array([velocity]))
+        """Kick the bases, m/s in the world."""
+        self.batch.push(np.array(velocity))
 
     def reset(self) -> None:
+        """Begin anew with other random numbers."""
         self._seed += 1
-        self._obs = self._env.reset(self._seed)
+        self._policy.begin()
+        self._observation = self.batch.reset(self._seed)
 
     def step(self) -> Sample:
-        action = self._bundle.act(self._obs)
-        self._obs, reward, terminated, truncated, _ = self._env.step(action)
-        motion = self._env.motion
-        forward, left = motion.base_velocity[0, :2]
-        turn = motion.angular_velocity[0, 2]
-        return Sample(
-            float(reward[0]), (float(forward), float(left), float(turn)),
-            bool(terminated[0]), bool(truncated[0]),
-        )  # fmt: skip
+        action = self._policy.act(self._observation)
+        self._observation, reward, terminated, truncated, info = self.batch.step(action)
+        ended = np.flatnonzero(terminated | truncated)
+        if len(ended):
+            self._policy.begin(ended)
+        metrics = {name: float(value[0]) for name, value in info["metrics"].items()}
+        return Sample(float(reward[0]), metrics, bool(terminated[0]), bool(truncated[0]))
 
     def close(self) -> None:
-        pass
+        self.batch.close()
 
 
-class GymScene:
-    """A Gymnasium environment on MuJoCo with its policy; episodes begin anew when they end."""
-
-    commands: tuple[str, ...] = ()
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-    def __init__(self, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
-        self._bundle = bundle
-        self._id = bundle.spec.task.removeprefix("gym:")
-        self._env: Any = gym.make(self._id, **options)
-        inner = self._env.unwrapped
-        if not isinstance(getattr(inner, "model", None), mujoco.MjModel):
-            self._env.close()
-            raise UserError(f"viewer: {self._id} is not a MuJoCo environment; try viewer=video")
-        self.model = inner.model
-        self._data = inner.data
-        self.dt = float(inner.dt)
-        self._seed = seed
-        self._obs, _ = self._env.reset(seed=seed)
-
-    @property
-    def qpos(self) -> Array:
-        return self._data.qpos
-
-    @property
-    def command(self) -> Array:
-        return np.zeros(0)
-
-    def set_command(self, command: list[float] | None) -> None:
-        if command is not None:
-            raise UserError(f"command: {self._id} has none to set")
-
-    def push(self, velocity: list[float]) -> None:
-        self._data.qvel[: min(2, self.model.nv)] += velocity[: min(2, self.model.nv)]
-
-    def reset(self) -> None:
-        self._seed += 1
-        self._obs, _ = self._env.reset(seed=self._seed)
-
-    def step(self) -> Sample:
-        action = act_once(self._bundle, self._obs, self._env.action_space)
-        self._obs, reward, terminated, truncated, _ = self._env.step(action)
-        if terminated or truncated:
-            self._obs, _ = self._env.reset()
-        return Sample(float(reward), None, bool(terminated), bool(truncated))
-
-    def close(self) -> None:
-        self._env.close()
+def within(part: Part, value: Any) -> Any:
+    """A value moved into what a part allows: numbers clipped, a text cut."""
+    if part.is_text:
+        return value.encode(errors="replace")[: part.shape[0]].decode(errors="ignore")
+    return np.clip(np.asarray(value, np.float64), part.low, part.high).tolist()
 
 
-def make_scene(
-    bundle: Bundle, options: dict[str, Any], seed: int, engine: str | None = None
-) -> Scene:
-    """The environment a bundle was trained on, live. Raises UserError where it can't be shown.
+def picture(value: NDArray[Any]) -> Image | None:
+    """An observation as [height, width, 3], or None where it is no image.
 
-    engine: of one of our tasks; None: the one it was trained on
+    It is one if it is bytes in three dimensions; the channels (1, 3, or a stack of grey pictures,
+    of which the newest is shown) come first or last.
     """
-    try:
-        if bundle.spec.task in TASKS:
-            return TaskScene(bundle, options, seed, engine)
-        return GymScene(bundle, options, seed)
-    except (ValueError, gym.error.Error) as error:
-        raise UserError(str(error).split("\n")[0]) from None
+    if value.dtype != np.uint8 or value.ndim != 3:
+        return None
+    if value.shape[0] < min(value.shape[1:]):
+        value = np.moveaxis(value, 0, -1)
+    return value if value.shape[2] == 3 else np.repeat(value[:, :, -1:], 3, axis=2)
+
+
+def plain_goal(part: Part, value: NDArray[Any]) -> Any:
+    """A part of a goal as a user gives it: a list of numbers, or a text."""
+    return text_of(value) if part.is_text else value.tolist()
+
+
+def goal_text(part: Part, value: Any) -> str:
+    """A part of a goal in a line; value: [k], or a text."""
+    if part.is_text:
+        return f"{part.name} {value if isinstance(value, str) else text_of(value)!r}"
+    numbers = zip(part.names, value, part.units, strict=True)
+    return ", ".join(f"{name} {v:+.2f} {unit}".rstrip() for name, v, unit in numbers)
+
+
+def metric_text(metric: Metric, value: float) -> str:
+    """A metric in a few words."""
+    name = metric.text or metric.name
+    return f"{name} {value:.3g} {metric.unit}".rstrip()
+
+
+def asked_for(goals: tuple[Part, ...], metric: str) -> tuple[Part, int] | None:
+    """The number of the goal that a metric measures: the one of its name, `NAME` or `PART.NAME`."""
+    for part in goals:
+        for i, name in enumerate(part.names):
+            if metric in (name, f"{part.name}.{name}") and not part.is_text:
+                return part, i
+    return None
+
+
+def step_of(low: float, high: float, steps: int) -> float:
+    """A round number (1, 2 or 5 times a power of ten): a range in about so many steps."""
+    least = max(high - low, 1e-9) / steps
+    power = 10.0 ** np.floor(np.log10(least))
+    return float(next(k * power for k in (1, 2, 5, 10) if k * power >= 0.999 * least))

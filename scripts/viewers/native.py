@@ -11,12 +11,18 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from motoric.hardware.goals import Part
 from motoric.scripts.config import UserError
-from motoric.scripts.viewers.live import Scene
+from motoric.scripts.viewers.live import Live, goal_text, plain_goal, step_of
 from numpy.typing import NDArray
 
-SPACE, BACKSPACE, RIGHT, LEFT, DOWN, UP = 32, 259, 262, 263, 264, 265  # GLFW's key codes
-STEP = 0.1  # of a command, per key press
+# GLFW's key codes
+SPACE, BACKSPACE, INSERT, DELETE, RIGHT, LEFT, DOWN, UP = 32, 259, 260, 261, 262, 263, 264, 265
+PAGE_UP, PAGE_DOWN, HOME, END = 266, 267, 268, 269
+# More and less of a number of the goal: of the first, the last, and those between in order.
+PAIRS = ((UP, DOWN), (LEFT, RIGHT), (PAGE_UP, PAGE_DOWN), (HOME, END), (INSERT, DELETE))
+NAMES = ("up/down", "left/right", "page up/down", "home/end", "insert/delete")
+STEPS = 20  # key presses through a range
 
 
 def _launch(model: mujoco.MjModel, data: mujoco.MjData, keys: Any) -> Any:
@@ -36,11 +42,16 @@ def _launch(model: mujoco.MjModel, data: mujoco.MjData, keys: Any) -> Any:
 class Keys:
     """What the keys of the window do. They come from its thread; `apply` does it in ours."""
 
-    HELP = "arrows: command (up, down forward; left, right turn); space: pause; backspace: reset"
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene, self.paused = scene, False
+    def __init__(self, live: Live) -> None:
+        self.live, self.paused = live, False
         self._pressed: SimpleQueue[int] = SimpleQueue()
+        numbers = [(p, i) for p in live.goals if not p.is_text for i in range(len(p.names))]
+        self._numbers = [numbers[0], *numbers[:0:-1][:1], *numbers[1:-1]] if numbers else []
+
+    @property
+    def help(self) -> str:
+        keys = [f"{k}: {p.names[i]}" for k, (p, i) in zip(NAMES, self._numbers, strict=False)]
+        return "; ".join([*keys, "space: pause", "backspace: reset"])
 
     def __call__(self, key: int) -> None:
         self._pressed.put(key)
@@ -51,35 +62,42 @@ class Keys:
             self._apply(self._pressed.get())
 
     def _apply(self, key: int) -> None:
-        change = {UP: (0, STEP), DOWN: (0, -STEP), LEFT: (2, STEP), RIGHT: (2, -STEP)}.get(key)
         if key == SPACE:
             self.paused = not self.paused
         elif key == BACKSPACE:
-            self.scene.reset()
-        elif change is not None and self.scene.commands:
-            command = self.scene.command.copy()
-            command[change[0]] += change[1]
-            self.scene.set_command(command.tolist())
-            wanted = ", ".join(f"{v:+.2f}" for v in self.scene.command)
-            print(f"command: {wanted}", flush=True)
+            self.live.reset()
+        for (more, less), (part, i) in zip(PAIRS, self._numbers, strict=False):
+            if key in (more, less):
+                step = step_of(part.low[i], part.high[i], STEPS)
+                self._change(part, i, step if key == more else -step)
+
+    def _change(self, part: Part, i: int, change: float) -> None:
+        goal = {p.name: plain_goal(p, self.live.goal[p.name]) for p in self.live.goals}
+        goal[part.name][i] += change
+        self.live.set_goal(goal)
+        parts = [goal_text(p, self.live.goal[p.name]) for p in self.live.goals]
+        print(f"goal: {', '.join(parts)}", flush=True)
 
 
-def show(scene: Scene) -> None:
-    """Show a scene in real time until the window is closed."""
-    data = mujoco.MjData(scene.model)
-    keys = Keys(scene)
-    print(Keys.HELP, flush=True)
-    with _launch(scene.model, data, keys) as window:
+def show(live: Live) -> None:
+    """Show a policy in real time until the window is closed."""
+    if live.model is None:
+        raise UserError("viewer: 'native' shows MuJoCo models and there is none; try viewer=web")
+    data = mujoco.MjData(live.model)
+    keys = Keys(live)
+    print(keys.help, flush=True)
+    with _launch(live.model, data, keys) as window:
         follow(window)
         due = time.monotonic()
         while window.is_running():
             keys.apply()
             if not keys.paused:
-                scene.step()
-            due = max(due + scene.dt, time.monotonic() - 0.1)
-            draw(window, scene.model, data, scene.qpos)
+                live.step()
+            due = max(due + live.dt, time.monotonic() - 0.1)
+            if live.pose is not None:
+                draw(window, live.model, data, live.pose)
             time.sleep(max(0.0, due - time.monotonic()))
-    scene.close()
+    live.close()
 
 
 def show_poses(
@@ -108,7 +126,7 @@ def show_live(model: mujoco.MjModel, pose: Callable[[], NDArray[np.float64]]) ->
 
 
 def follow(window: Any) -> None:
-    """The camera follows the first moving body."""
+    """The camera follows the first body."""
     window.cam.type = mujoco.mjtCamera.mjCAMERA_TRACKING
     window.cam.trackbodyid = 1
     window.cam.distance, window.cam.elevation, window.cam.azimuth = 2.0, -18, 130

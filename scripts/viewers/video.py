@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,9 +12,9 @@ import imageio.v2 as imageio
 import mujoco
 import numpy as np
 from motoric.hardware.runtime.bundle import Bundle
-from motoric.hardware.runtime.log import Log
 from motoric.scripts.config import UserError
-from motoric.scripts.viewers.live import make_scene
+from motoric.scripts.viewers.live import Live, Sample, goal_text, metric_text
+from motoric.scripts.viewers.logs import Deployment
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -128,7 +129,7 @@ def record_video(
     path: Path,
     seconds: float = 10.0,
     seed: int = 0,
-    command: list[float] | None = None,
+    goal: Any = None,
     width: int = 640,
     height: int = 480,
     progress: Callable[[float], None] | None = None,
@@ -136,84 +137,65 @@ def record_video(
 ) -> int:
     """Film a policy acting; returns the number of frames.
 
-    command: held, None: the task's own; engine: None: the one it was trained on
+    goal: held, None: the task's own; engine: None: the one it was trained on
+    An environment without a model is filmed by its own pictures, in their size.
     """
-    if bundle.spec.task.startswith("gym:"):
-        frames = _gym_frames(bundle, options, path, seconds, seed)
-        if frames is not None:
-            return frames
-    scene = make_scene(bundle, options, seed, engine)
-    if command is not None:
-        scene.set_command(command)
-    every = max(1, round(1.0 / (FPS * scene.dt)))
+    live = Live(bundle, options, seed, engine, goal)
+    every = max(1, round(1.0 / (FPS * live.dt)))
     count = 0
     with (
-        Camera(scene.model, width, height) as camera,
-        _writer(path, 1.0 / (every * scene.dt), width, height) as writer,
+        _pictures(live, width, height) as look,
+        _writer(path, 1.0 / (every * live.dt), width, height) as writer,
     ):
-        for step in range(max(1, round(seconds / scene.dt))):
-            sample = scene.step()
+        for step in range(max(1, round(seconds / live.dt))):
+            goal = live.goal
+            sample = live.step()
             if step % every:
                 continue
-            lines = []
-            if sample.velocity is not None:
-                wanted = "  ".join(f"{v:+.2f}" for v in scene.command)
-                actual = "  ".join(f"{v:+.2f}" for v in sample.velocity)
-                lines = [f"command   {wanted}", f"velocity  {actual}   m/s, m/s, rad/s"]
-            writer.append_data(caption(camera.picture(scene.qpos), lines))
+            writer.append_data(look(_lines(live, goal, sample)))
             count += 1
             if progress is not None:
-                progress(step * scene.dt / seconds)
-    scene.close()
+                progress(step * live.dt / seconds)
+    live.close()
     return count
 
 
-def _gym_frames(
-    bundle: Bundle, options: dict[str, Any], path: Path, seconds: float, seed: int
-) -> int | None:
-    """Film an environment that isn't MuJoCo by its own renderer; None if it is MuJoCo."""
-    import gymnasium as gym
-    from motoric.scripts.training.evaluation import act_once
+@contextlib.contextmanager
+def _pictures(live: Live, width: int, height: int) -> Iterator[Callable[[list[str]], Frame]]:
+    """What gives a picture of the present with lines of text in it."""
+    if live.model is not None:
+        with Camera(live.model, width, height) as camera:
+            yield lambda lines: caption(camera.picture(np.asarray(live.pose)), lines)
+        return
+    if live.frame() is None:
+        raise UserError("viewer: 'video', there is neither a model nor a picture to film")
 
-    name = bundle.spec.task.removeprefix("gym:")
-    plain: Any = gym.make(name, **options)
-    is_mujoco = isinstance(getattr(plain.unwrapped, "model", None), mujoco.MjModel)
-    plain.close()
-    if is_mujoco:
-        return None
-    try:
-        env: Any = gym.make(name, render_mode="rgb_array", **options)
-        obs, _ = env.reset(seed=seed)
-        first = np.asarray(env.render())
-    except (gym.error.Error, ImportError, TypeError) as error:
-        raise UserError(f"viewer: {name} can't be filmed: {error}".split("\n")[0]) from None
-    height, width = (n - n % 2 for n in first.shape[:2])
-    fps = float(env.metadata.get("render_fps") or FPS)
-    count = 0
-    with _writer(path, fps, width, height) as writer:
-        for _ in range(max(1, round(seconds * fps))):
-            obs, _, terminated, truncated, _ = env.step(act_once(bundle, obs, env.action_space))
-            if terminated or truncated:
-                obs, _ = env.reset()
-            writer.append_data(np.asarray(env.render())[:height, :width])
-            count += 1
-    env.close()
-    return count
+    def own(lines: list[str]) -> Frame:
+        frame = np.asarray(live.frame())
+        return frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]  # even, for H.264
+
+    yield own
 
 
-def record_log(
-    log: Log, model: mujoco.MjModel, poses: NDArray[np.float64], path: Path,
-    width: int = 640, height: int = 480,
-) -> int:  # fmt: skip
-    """Film a log of a deployment from its poses [T, nq]; returns the number of frames."""
+def _lines(live: Live, goal: dict[str, Any], sample: Sample) -> list[str]:
+    """What was asked for in a step, and its metrics."""
+    asked = [goal_text(part, goal[part.name]) for part in live.goals if len(part.names) < 8]
+    measured = [metric_text(m, sample.metrics[m.name]) for m in live.metrics if m.over != "any"]
+    lines = [f"goal  {text}" for text in asked]
+    return lines + [",  ".join(measured[i : i + 3]) for i in range(0, len(measured), 3)]
+
+
+def record_log(shown: Deployment, path: Path, width: int = 640, height: int = 480) -> int:
+    """Film a log of a deployment; returns the number of frames."""
+    log = shown.log
     times = np.arange(0.0, log.times[-1] + 1e-9, 1.0 / FPS)
-    index = np.searchsorted(log.times, times, side="right") - 1
     with (
-        Camera(model, width, height) as camera,
+        Camera(shown.model, width, height) as camera,
         _writer(path, FPS, width, height) as writer,
     ):
-        for i in index:
+        for time in times:
+            i = shown.at(time)
             text = f"{log.times[i]:6.2f} s  {log.status[i]}"
             lines = [text, log.reason[i]] if log.reason[i] else [text]
-            writer.append_data(caption(camera.picture(poses[i]), lines))
+            writer.append_data(caption(camera.picture(shown.poses[i]), lines))
     return len(times)
