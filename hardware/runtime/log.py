@@ -139,7 +139,8 @@ def _json(tick: int, content: Any) -> bytes:
     """A message. JSON has no NaN: what was not measured is null."""
     values = content if isinstance(content, dict) else vars(content)
     text = json.dumps({"tick": tick, **values}, default=_plain)
-    if ("NaN" in text or "Infinity" in text) and "reason" not in values:
+    texts = "reason" in values or "source" in values  # of people: they may say NaN
+    if ("NaN" in text or "Infinity" in text) and not texts:
         text = NOT_FINITE.sub("null", text)
     return text.encode()
 

@@ -14,9 +14,14 @@ import time
 import numpy as np
 import pytest
 from mcap.reader import make_reader
-from motoric.control.supervisor import SafeCommand
+from motoric.control.command import MotorCommand
 from motoric.hardware.robot import RobotState
 from motoric.hardware.runtime.log import LogError, LogWriter, read_log
+
+GOALS = {
+    10: {"source": "fixed", "values": {"velocity": np.array([0.5, 0.0, 0.1]), "text": "go"}},
+    50: {"source": "keyboard", "values": {"velocity": np.array([0.2, 0.0, 0.0]), "text": "stop"}},
+}
 
 
 def write(path, ticks=100):
@@ -27,11 +32,15 @@ def write(path, ticks=100):
             tick * 0.02, tick, *rng.normal(size=(3, 12)), np.array([1.0, 0, 0, 0]),
             np.zeros(3), np.array([0.5, 0, tick]), 0.3,
         )  # fmt: skip
-        sent = SafeCommand(*rng.normal(size=(5, 12)))
-        policy = {"observation": np.zeros(4), "action": None, "seconds": None,
-                  "command": np.array([0.5, 0.0, 0.1])}  # fmt: skip
-        log.tick(10 + tick * 0.02, tick, state, sent, policy if tick > 9 else None,
-                 {"mode": "active", "reason": "", "late": 0.0})  # fmt: skip
+        sent = MotorCommand(*rng.normal(size=(5, 12)))
+        policy = {"observation": np.zeros(4), "action": None, "seconds": None}
+        acts = tick > 9
+        log.tick(
+            10 + tick * 0.02, tick, state, sent, policy if acts else None,
+            {"mode": "active" if tick < 90 else "stopping", "reason": "", "late": 0.0},
+            wish=MotorCommand(*np.full((5, 12), float(tick))) if acts else None,
+            goal=GOALS.get(tick),
+        )  # fmt: skip
     log.close()
     return log
 
@@ -44,9 +53,21 @@ def test_what_is_written_is_read(tmp_path):
     assert log.metadata["rate"] == "50"
     np.testing.assert_allclose(log.times, np.arange(100) * 0.02, atol=1e-6)
     np.testing.assert_array_equal(log.base_velocity[:, 2], np.arange(100))
-    assert log.position.shape == log.target.shape == log.kp.shape == (100, 12)
-    assert np.isnan(log.command[9]).all()
-    np.testing.assert_array_equal(log.command[10], [0.5, 0.0, 0.1])
+    assert log.position.shape == log.command.position.shape == log.wish.kp.shape == (100, 12)
+    np.testing.assert_allclose(log.robot_time, np.arange(100) * 0.02)
+    np.testing.assert_array_equal(log.sequence, np.arange(100))
+    for quantity in ("position", "velocity", "kp", "kd", "torque"):
+        wish = getattr(log.wish, quantity)
+        assert np.isnan(wish[:10]).all(), "no action, no wish"
+        np.testing.assert_array_equal(wish[10:, 3], np.arange(10, 100))
+        assert np.isfinite(getattr(log.command, quantity)).all()
+    velocity = log.goal["velocity"]
+    assert np.isnan(velocity[9]).all()
+    np.testing.assert_array_equal(velocity[10:50], [[0.5, 0.0, 0.1]] * 40)
+    np.testing.assert_array_equal(velocity[50:90], [[0.2, 0.0, 0.0]] * 40)
+    assert np.isnan(velocity[90:]).all(), "it lies down"
+    assert list(log.goal["text"][[9, 10, 49, 50, 90]]) == ["", "go", "go", "stop", ""]
+    assert [log.source[i] for i in (9, 10, 50, 90)] == ["", "fixed", "keyboard", ""]
     assert log.status[0] == "active"
     assert log.timing is None
 
@@ -58,25 +79,60 @@ def test_any_mcap_tool_reads_it(tmp_path):
         summary = reader.get_summary()
         assert summary is not None
         topics = {c.topic: c.message_encoding for c in summary.channels.values()}
-        kinds = ("/state", "/command", "/policy", "/status", "/timing")
+        kinds = ("/state", "/wish", "/command", "/policy", "/goal", "/status", "/timing")
         assert topics == dict.fromkeys(kinds, "json")
         counts = {}
         for schema, channel, message in reader.iter_messages():
             assert schema.encoding == "jsonschema"
             json.loads(message.data)
             counts[channel.topic] = counts.get(channel.topic, 0) + 1
-    assert counts == {"/state": 100, "/command": 100, "/status": 100, "/policy": 90}
+    ticks = dict.fromkeys(("/state", "/command", "/status"), 100)
+    assert counts == ticks | {"/policy": 90, "/wish": 90, "/goal": 2}
+
+
+def test_the_topics_hold_what_they_always_hold(tmp_path):
+    """The keys that other tools read; a picture is told by its shape."""
+    log = LogWriter(tmp_path / "log.mcap", {"robot": "go2"})
+    state = RobotState(
+        7.25, 41, *np.zeros((3, 2)), np.array([1.0, 0, 0, 0]), np.zeros(3), battery=50.0,
+        sensors={"wrist": np.array([1.0, 2.0]), "camera": np.zeros((48, 64, 3), np.uint8)},
+    )  # fmt: skip
+    sent = MotorCommand(*np.ones((5, 2)), 12.5, 3)
+    policy = {"observation": {"a": np.zeros((1, 2))}, "action": np.zeros(2), "seconds": 0.01,
+              "periods_old": 2}  # fmt: skip
+    status = {"mode": "active", "reason": "", "late": 0.001}
+    log.tick(1.0, 0, state, sent, policy, status, wish=sent, goal=GOALS[10])
+    log.close()
+    with open(tmp_path / "log.mcap", "rb") as file:
+        found = {c.topic: json.loads(m.data) for _, c, m in make_reader(file).iter_messages()}
+    command = {"position": [1, 1], "velocity": [1, 1], "kp": [1, 1], "kd": [1, 1],
+               "torque": [1, 1], "time": 12.5, "sequence": 3}  # fmt: skip
+    assert found == {
+        "/state": {
+            "tick": 0, "time": 7.25, "sequence": 41, "position": [0, 0], "velocity": [0, 0],
+            "torque": [0, 0], "orientation": [1, 0, 0, 0], "angular_velocity": [0, 0, 0],
+            "base_velocity": [None] * 3, "base_height": None, "battery": 50, "temperature": [],
+            "sensors": {"wrist": [1, 2], "camera": {"shape": [48, 64, 3], "dtype": "uint8"}},
+        },
+        "/wish": {"tick": 0} | command,
+        "/command": {"tick": 0} | command,
+        "/policy": {"tick": 0, "observation": {"a": [[0, 0]]}, "action": [0, 0], "seconds": 0.01,
+                    "periods_old": 2},
+        "/goal": {"tick": 0, "source": "fixed",
+                  "values": {"velocity": [0.5, 0, 0.1], "text": "go"}},
+        "/status": {"tick": 0, "mode": "active", "reason": "", "late": 0.001},
+    }  # fmt: skip
 
 
 WRITER = """
 import sys, time, numpy as np
 from motoric.hardware.runtime.log import LogWriter
 from motoric.hardware.robot import RobotState
-from motoric.control.supervisor import SafeCommand
+from motoric.control.command import MotorCommand
 log = LogWriter(sys.argv[1], {"robot": "go2"})
 for tick in range(100000):
     state = RobotState(tick * 0.001, tick, *np.random.normal(size=(3, 12)), np.ones(4), np.ones(3))
-    log.tick(time.monotonic(), tick, state, SafeCommand(*np.random.normal(size=(5, 12))), None,
+    log.tick(time.monotonic(), tick, state, MotorCommand(*np.random.normal(size=(5, 12))), None,
              {"mode": "active", "reason": "", "late": 0.0})
     time.sleep(0.001)
 """
@@ -126,7 +182,7 @@ def test_a_full_disk_ends_the_log_only():
     with mock.patch("builtins.open", lambda path, mode, **k: real("/dev/full", "wb", **k)):
         log.__init__("full.mcap", {"robot": "go2"})
     for tick in range(200):
-        log.tick(tick * 0.02, tick, None, SafeCommand(*np.zeros((5, 12))), None,
+        log.tick(tick * 0.02, tick, None, MotorCommand(*np.zeros((5, 12))), None,
                  {"mode": "active", "reason": "", "late": 0.0})  # fmt: skip
     log.close()
     assert log.error is not None
@@ -144,7 +200,7 @@ def test_what_was_not_measured_is_null_in_json(tmp_path):
     state = RobotState(0.0, 1, *np.zeros((3, 12)), np.ones(4), np.ones(3))
     state.velocity[3] = -np.inf
     status = {"mode": "fault", "reason": "action: NaN, [NaN]", "late": 0.0}
-    log.tick(0.0, 0, state, SafeCommand(*np.zeros((5, 12))), None, status)
+    log.tick(0.0, 0, state, MotorCommand(*np.zeros((5, 12))), None, status)
     log.timing({"ticks": 1})
     log.close()
     with open(tmp_path / "log.mcap", "rb") as file:
@@ -176,7 +232,7 @@ def test_a_disk_that_takes_nothing_does_not_fill_the_memory(tmp_path, monkeypatc
     monkeypatch.setattr("motoric.hardware.runtime.log.WAITING", 50)
     status = {"mode": "off", "reason": "", "late": 0.0}
     for tick in range(100):
-        log.tick(time.monotonic(), tick, None, SafeCommand(*np.zeros((5, 12))), None, status)
+        log.tick(time.monotonic(), tick, None, MotorCommand(*np.zeros((5, 12))), None, status)
     assert log.error == "log: the disk is too slow, 50 ticks are waiting"
     assert log._queue.qsize() == 50
     stuck.set()
