@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import socket
 import threading
@@ -27,6 +29,7 @@ COLOURS = ("#2b6cb0", "#dd6b20", "#718096")
 MOST_SLIDERS = 24  # a goal with more numbers is left to the task
 STEPS = 40  # of a slider
 PUSH = 0.8  # m/s
+SMALL = 240  # pixels; a picture that is less wide is enlarged
 
 
 class Page:
@@ -67,7 +70,8 @@ class Page:
         self.server.flush()
 
     def close(self) -> None:
-        self.server.stop()
+        with contextlib.redirect_stdout(io.StringIO()):  # viser says so
+            self.server.stop()
 
 
 def _check_free(host: str, port: int) -> None:
@@ -89,6 +93,12 @@ def number(slider: Any) -> float:
     """What a slider says, whatever a visitor sent."""
     value = float(slider.value)
     return min(max(value, slider.min), slider.max) if math.isfinite(value) else slider.min
+
+
+def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image whose pixels can be seen."""
+    times = max(1, SMALL // image.shape[1])
+    return image.repeat(times, 0).repeat(times, 1)
 
 
 class Plot:
@@ -210,9 +220,10 @@ class LivePage:
         self.frame: Any = None
         frame = live.frame() if live.model is None else None
         if frame is not None:
-            self.frame = gui.add_image(frame, label=title)
+            self.frame = gui.add_image(enlarged(frame), label=title)
         self.seen = {
-            name: gui.add_image(image, label=f"seen: {name}") for name, image in live.images.items()
+            name: gui.add_image(enlarged(image), label=f"seen: {name}")
+            for name, image in live.images.items()
         }
         with gui.add_folder("Run"):
             self.pause = gui.add_button("Pause")
@@ -292,9 +303,9 @@ class LivePage:
         if self.frame is not None:
             frame = self.live.frame()
             if frame is not None:
-                self.frame.image = frame
+                self.frame.image = enlarged(frame)
         for name, image in self.live.images.items():
-            self.seen[name].image = image
+            self.seen[name].image = enlarged(image)
 
     def show_numbers(self) -> None:
         """Plots and text; a few times a second is enough."""
