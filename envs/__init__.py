@@ -1,22 +1,12 @@
-"""Tasks, the simulations they run on, and their registration with Gymnasium."""
+"""Tasks, the simulations they run on, and their registration with Gymnasium.
+
+Each task is `gymnasium.make("motoric/NAME")`, and many of it `gymnasium.make_vec`.
+"""
 
 from gymnasium.envs.registration import register
+from motoric.hardware.registry import Table
 
-register(
-    id="motoric/Go2Velocity-v0",
-    entry_point="motoric.envs.vector:TaskEnv",
-    vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
-    kwargs={"task": "go2_velocity"},
-)
-
-register(
-    id="motoric/Go2VelocityBullet-v0",
-    entry_point="motoric.envs.vector:TaskEnv",
-    vector_entry_point="motoric.envs.vector:BatchedVectorEnv",
-    kwargs={"task": "go2_velocity", "engine": "pybullet"},
-)
-
-for _name in ("HalfCheetah-v5", "Ant-v5"):
+for _name in Table("task", "tasks", package="motoric.envs.tasks").names:
     register(
         id=f"motoric/{_name}",
         entry_point="motoric.envs.vector:TaskEnv",

@@ -1,56 +1,150 @@
-"""N episodes of one task, stepped together: the loop that all environment interfaces share."""
+"""N rows of one task, stepped together: the loop that all environment interfaces share.
+
+`Batch` is the one face that training, evaluation and viewers see. `BatchedEnv` is the loop over a
+task and its simulation; `gymnasium_env.py` gives any Gymnasium environment the same face.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
-from motoric.control.limits import limit_target
-from motoric.envs.engine import Array, checked_action
-from motoric.envs.random import uniform
-from motoric.envs.registry import make_simulation
-from motoric.envs.task import Task
+from gymnasium import spaces
+from motoric.control.command import QUANTITIES, MotorCommand, hold
+from motoric.control.filters import Context
+from motoric.control.limits import Limits
+from motoric.envs.engine import Array
+from motoric.envs.random import Draws
+from motoric.envs.task import Episode, Step, Task
+from motoric.hardware.goals import Goal, Part, checked
+from motoric.hardware.interfaces.base import Interface, Memory, Metric, Observation
+from motoric.hardware.measured import Measured
 from numpy.typing import NDArray
 
-# Streams of random numbers: what is drawn for one purpose never shifts another.
-RESET, PHYSICS, COMMAND, PUSH, NOISE = range(5)
+Observed = NDArray[Any] | dict[str, NDArray[Any]]
+Info = dict[str, Any]
+EVERYBODY = slice(None)
+
+
+class Batch(Protocol):
+    """N rows with autoreset in the same step; those that share a world begin and end together.
+
+    name: of the task, or Gymnasium's id; num_envs: N; agents: rows that share a world
+    control_dt: s per step; interface: None where no robot is meant
+    goals, metrics: what is asked for, and what `step` says of itself
+    model: MuJoCo's, to look at, with `poses` [N / agents, nq]; None: see `render`
+    """
+
+    name: str
+    num_envs: int
+    agents: int
+    control_dt: float
+    observation_space: spaces.Space
+    action_space: spaces.Space
+
+    @property
+    def interface(self) -> Interface | None: ...
+    @property
+    def goals(self) -> tuple[Part, ...]: ...
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def poses(self) -> Array | None: ...
+    @property
+    def goal(self) -> Goal: ...
+
+    def reset(self, seed: int | None = None) -> Observed:
+        """Start new episodes; observations [N, ...], a dict of them where there are several."""
+        ...
+
+    def step(self, action: NDArray) -> tuple[Observed, Array, NDArray, NDArray, Info]:
+        """One control step of all rows.
+
+        action: [N, ...]; NaN raises ValueError.
+        Returns observation [N, ...] (of the new episode where one ended), reward [N], terminated
+        [N], truncated [N] and info: `final_obs` (the last observations, valid where an episode
+        ended; None where none did), `episode_return`, `episode_length` [N] (valid likewise),
+        `terms` (reward terms, each [N]), `metrics` (each [N]).
+        """
+        ...
+
+    def hold_goal(self, values: Any) -> None:
+        """Fix the goal of all rows, or give it back to the task (None). Raises ValueError."""
+
+    def push(self, velocity: Array) -> None:
+        """Kick every robot, m/s in the world, [3]."""
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """A picture of row 0 where there is no model."""
+        ...
+
+    def save_state(self) -> dict[str, NDArray] | None:
+        """All arrays the future depends on, `load_state` continues bit for bit; None: can't be."""
+        ...
+
+    def load_state(self, saved: dict[str, NDArray]) -> None: ...
+    def close(self) -> None: ...
 
 
 class BatchedEnv:
-    """N environments with autoreset in the same step.
+    """The loop over a task and its simulation: a `Batch`.
 
-    Environment i seeded with s behaves as environment 0 seeded with s + i: its randomness does
-    not depend on N or on the others.
+    worlds: stepped together; row i seeded with s behaves as row 0 seeded with s + i: its
+    randomness does not depend on N or on the others.
+    draws: of all random numbers; some may be set
     """
 
     def __init__(
         self,
         task: Task,
-        num_envs: int,
+        worlds: int,
         seed: int = 0,
         num_threads: int = 0,
-        engine: str = "mujoco",
+        engine: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs: {num_envs}, expected at least 1")
-        self.task = task
-        self.num_envs = num_envs
-        self.sim = make_simulation(engine, task.robot, num_envs, num_threads)
-        self.observation_size, self.action_size = task.observation_size, task.action_size
-        self._stand, self._scale = task.robot.stand, task.action_scale
-        self._held: Array | None = None
+        if worlds < 1:
+            raise ValueError(f"num_envs: {worlds}, expected at least 1")
+        engine = engine or task.engines[0]
+        if engine not in task.engines:
+            raise ValueError(
+                f"engine: {engine!r}, {task.name} runs in {', '.join(task.engines)} only"
+            )
+        self.task, self.name, self.agents = task, task.name, task.agents
+        self.num_envs, self.control_dt = worlds * task.agents, task.control_dt
+        self.sim = task.simulation(engine, self.num_envs, num_threads)
+        self._interface = interface = task.interface
+        self.observation_space = observation_space(interface)
+        self.action_space = spaces.Box(
+            interface.action_low.astype(np.float32), interface.action_high.astype(np.float32)
+        )
+        self._limits = limits_of(interface)
+        self.draws = Draws(self.num_envs)
+        self._held: Goal | None = None
         self._seed(seed)
         self.reset()
 
     @property
-    def model(self):
-        """The robot's MuJoCo model, whatever the engine: what a viewer draws."""
+    def interface(self) -> Interface | None:
+        return self._interface if self._limits is not None else None
+
+    @property
+    def goals(self) -> tuple[Part, ...]:
+        return self._interface.goals
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return self.task.metrics
+
+    @property
+    def model(self) -> Any:
         return self.sim.model
 
     @property
-    def qpos(self) -> Array:
-        return self.sim.qpos
+    def poses(self) -> Array | None:
+        return None if self.sim.model is None else self.sim.poses
 
     def _seed(self, seed: int) -> None:
         n = self.num_envs
@@ -58,136 +152,216 @@ class BatchedEnv:
         self.episodes = np.zeros(n, np.int64)  # episodes begun
         self.ticks = np.zeros(n, np.int64)  # control steps since seeding
 
-    def reset(self, seed: int | None = None) -> NDArray:
-        """Start new episodes; observations, float32 [N, O]."""
+    def reset(self, seed: int | None = None) -> Observed:
         if seed is not None:
             self._seed(seed)
-        self.steps = np.zeros(self.num_envs, np.int64)
-        self.target = np.tile(self._stand, (self.num_envs, 1))
-        self.returns = np.zeros(self.num_envs)
-        self.episode: Any = None  # the task's own memory, made when the first episodes begin
-        self._begin(np.arange(self.num_envs))
-        self.motion = self.sim.measure()
+        rows = self.num_envs
+        self.steps, self.returns = np.zeros(rows, np.int64), np.zeros(rows)
+        self.goal: Goal = {}
+        self.episode: Episode = {}
+        self.memory: Memory = self._interface.begin(rows)
+        self._begin(np.arange(rows))
         self.ticks += 1
-        return self._observe()
+        return self._plain(self._observe(EVERYBODY))
 
     def _begin(self, ids: NDArray[np.int64]) -> None:
+        """New episodes of rows `ids`; they are measured where they start."""
+        task, size = self.task, self.task.draws
         seeds, count = self.seeds[ids], self.episodes[ids]
-        pose, episode = self.task.reset(uniform(seeds, count, 64, RESET))
-        pose.position = np.clip(
-            pose.position, self.task.robot.limits.lower, self.task.robot.limits.upper
+        start, goal, memory, episode = task.reset(
+            self.draws("reset", ids, seeds, count, size["reset"])
         )
-        self.sim.reset(ids, pose, self.task.physics(uniform(seeds, count, 8, PHYSICS)))
-        self.target[ids] = pose.position
-        if self.episode is None:
-            self.episode = episode
-        else:
-            for field in dataclasses.fields(episode):
-                getattr(self.episode, field.name)[ids] = getattr(episode, field.name)
-        self.steps[ids] = 0
-        self.returns[ids] = 0.0
+        physics = task.physics(self.draws("physics", ids, seeds, count, size["physics"]))
+        self.sim.reset(ids, start, physics)
+        memory = self._interface.begin(len(ids)) | memory
+        for mine, new in ((self.goal, goal), (self.memory, memory), (self.episode, episode)):
+            _put(mine, ids, new, self.num_envs)
+        self.steps[ids], self.returns[ids] = 0, 0.0
         self.episodes[ids] += 1
         self._apply_held()
+        self.measured = self._measure()
+        if self._limits is not None:
+            here = np.clip(
+                self.measured.position, self._limits.joints.lower, self._limits.joints.upper
+            )
+            if len(ids) == self.num_envs:
+                robot = self._interface.robot
+                self.command = hold(here, robot.kp, robot.kd)
+            else:
+                self.command.position = self.command.position.copy()
+                self.command.position[ids] = here[ids]
 
-    def _observe(self) -> NDArray[np.float32]:
-        draw = uniform(self.seeds, self.ticks, self.observation_size, NOISE)
-        return self.task.observe(self.motion, self.episode, draw)
+    def _measure(self) -> Measured:
+        measured = self.sim.measure()
+        measured.time = self.steps * self.control_dt
+        return measured
 
-    def hold_command(self, command: Array | list[float] | None) -> None:
-        """Fix the command of all environments, [3], or give it back to the task."""
-        if command is not None:
-            command = np.asarray(command, np.float64)
-            if command.shape != (len(self.task.command_low),) or not np.isfinite(command).all():
-                raise ValueError(
-                    f"command: {command.tolist()}, expected {len(self.task.command_low)} numbers"
-                )
-        self._held = command
+    def _observe(self, ids: Any) -> Observation:
+        """What rows `ids` see."""
+        measured, goal, memory = self.measured, self.goal, self.memory
+        if ids is not EVERYBODY:
+            measured = measured.rows(ids)
+            goal, memory = ({k: v[ids] for k, v in d.items()} for d in (goal, memory))
+        observation = self._interface.observe(measured, goal, memory)
+        if self.task.noise_size:
+            draw = self.draws("noise", ids, self.seeds[ids], self.ticks[ids], self.task.noise_size)
+            observation = self.task.corrupt(observation, draw)
+        return observation
+
+    def _plain(self, observation: Observation) -> Observed:
+        alone = observation.get("observation")
+        return alone if alone is not None and len(observation) == 1 else observation
+
+    def hold_goal(self, values: Any) -> None:
+        self._held = None if values is None else checked(self.goals, values, self.num_envs)
         self._apply_held()
 
     def _apply_held(self) -> None:
-        if self._held is not None and self.episode is not None:
-            self.episode.command[:] = self._held
+        if self._held is not None:
+            self.goal = {name: value.copy() for name, value in self._held.items()}
 
-    def step(
-        self, action: NDArray
-    ) -> tuple[NDArray, Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One control step of all environments.
+    def push(self, velocity: Array) -> None:
+        self.sim.push(np.tile(velocity, (self.num_envs, 1)))
 
-        action: [N, A], clipped to +-task.action_limit; NaN raises ValueError.
-        Returns observation [N, O] (of the new episode where one ended), reward [N], terminated
-        [N], truncated [N] and info: `final_obs` [N, O] (the last observation of episodes that
-        ended, or None), `episode_return`, `episode_length` [N] (valid where an episode ended),
-        `terms` (reward terms, each [N]), `velocity_error` [N] (m/s), `speed` [N] (in the plane,
-        m/s), `power` [N] (mechanical, of the motors, W).
-        """
-        task = self.task
-        action = checked_action(action, (self.num_envs, self.action_size))
-        action = np.clip(action, -task.action_limit, task.action_limit)
-        wish = self._stand + self._scale * action
-        self.target = limit_target(task.robot.limits, wish, self.target, task.control_dt)
+    def render(self) -> None:
+        return None
 
-        kick = task.push(self.steps, uniform(self.seeds, self.ticks, 2, PUSH))
-        if kick is not None:
-            self.sim.push(kick)
-        self.sim.step(self.target, task.substeps)
-        self.motion = motion = self.sim.measure()
+    def close(self) -> None:
+        close: Callable[[], None] | None = getattr(self.sim, "close", None)
+        if close is not None:
+            close()
+
+    def step(self, action: NDArray) -> tuple[Observed, Array, NDArray, NDArray, Info]:
+        task, before, goal, memory = self.task, self.measured, self.goal, self.memory
+        action = checked_action(action, (self.num_envs, *self.action_space.shape))  # type: ignore[misc]
+        command, self.memory = self._interface.command(action, before, goal, memory)
+        if self._limits is not None:
+            command = self._limits(before, command, Context(self.command, self.control_dt))
+            self.command = command
+        seeds, ticks, size = self.seeds, self.ticks, task.draws
+        if size["push"]:
+            kick = task.push(self.steps, self.draws("push", EVERYBODY, seeds, ticks, size["push"]))
+            if kick is not None:
+                self.sim.push(kick)
+        self.sim.step(command, task.substeps)
         self.steps += 1
         self.ticks += 1
-
-        reward, terms = task.reward(motion, self.episode, action)
-        error = np.linalg.norm(motion.base_velocity[:, :2] - self.episode.command[:, :2], axis=1)
-        draw = uniform(self.seeds, self.ticks, 7, COMMAND)
-        self.episode = task.advance(motion, self.episode, action, self.steps, draw)
+        self.measured = after = self._measure()
+        step = Step(before, after, goal, memory, action, command, self.episode, self.steps)
+        reward, terms = task.reward(step)
+        metrics = task.measure(step)
+        draw = self.draws("advance", EVERYBODY, seeds, self.ticks, size["advance"])
+        self.goal, self.episode = task.advance(step, draw)
         self._apply_held()
         self.returns += reward
 
-        terminated = task.terminated(motion)
-        truncated = (self.steps >= task.episode_steps) & ~terminated
+        terminated, truncated = self._ended()
         done = terminated | truncated
-        info: dict[str, Any] = {
+        info: Info = {
             "final_obs": None,
             "episode_return": self.returns.copy(),
             "episode_length": self.steps.copy(),
             "terms": terms,
-            "velocity_error": error,
-            "speed": np.linalg.norm(motion.base_velocity[:, :2], axis=1),
-            "power": np.abs(motion.torque * motion.velocity).sum(1),
+            "metrics": metrics,
         }
-        observation = self._observe()
+        observation = self._observe(EVERYBODY)
         if done.any():
-            info["final_obs"] = observation
-            self._begin(np.flatnonzero(done))
-            self.motion = self.sim.measure()
-            self.ticks[done] += 1  # fresh noise for the first observation of the new episode
-            observation = self._observe()
-        return observation, reward, terminated, truncated, info
+            info["final_obs"] = self._plain(observation)
+            ids = np.flatnonzero(done)
+            self._begin(ids)
+            self.ticks[ids] += 1  # fresh noise for the first observation of the new episode
+            fresh = self._observe(ids)
+            observation = {name: value.copy() for name, value in observation.items()}
+            for name, value in fresh.items():
+                observation[name][ids] = value
+        return self._plain(observation), reward, terminated, truncated, info
+
+    def _ended(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which rows terminated, and which were cut off, by time or with others of their world."""
+        margin = self.task.margin(self.measured, self.episode)
+        rows = self.num_envs
+        terminated = np.zeros(rows, bool) if margin is None else ~(margin >= 0)  # NaN ends too
+        done = terminated | (self.steps >= self.task.episode_steps)
+        if self.agents > 1:
+            together = done.reshape(-1, self.agents).any(axis=1)
+            done = np.repeat(together, self.agents)
+        return terminated, done & ~terminated
 
     def save_state(self) -> dict[str, NDArray]:
-        """All arrays the future depends on; `load_state` continues bit for bit."""
         saved = {f"sim/{k}": v for k, v in self.sim.save_state().items()}
-        saved |= {f"env/{k}": np.array(v) for k, v in self._saved_arrays().items()}
-        saved |= {
-            f"episode/{f.name}": np.array(getattr(self.episode, f.name))
-            for f in dataclasses.fields(self.episode)
-        }
-        return saved
+        return saved | {k: np.array(v) for k, v in self._arrays().items()}
 
     def load_state(self, saved: dict[str, NDArray]) -> None:
-        """Continue where `save_state` was called, with the same task and number of envs."""
         if len(saved["env/seeds"]) != self.num_envs:
             raise ValueError(f"num_envs: saved with {len(saved['env/seeds'])}, now {self.num_envs}")
         self.sim.load_state({k[4:]: v for k, v in saved.items() if k.startswith("sim/")})
-        for name, value in self._saved_arrays().items():
-            value[...] = saved[f"env/{name}"]
-        for field in dataclasses.fields(self.episode):
-            getattr(self.episode, field.name)[...] = saved[f"episode/{field.name}"]
+        # What a step leaves behind may be one row in memory for all: taken anew, not written into.
+        self.measured = Measured(
+            **{k: saved[f"measured/{k}"].copy() for k in _MEASURED},
+            sensors={k[8:]: v.copy() for k, v in saved.items() if k.startswith("sensors/")},
+        )
+        if self._limits is not None:
+            self.command = MotorCommand(*(saved[f"command/{q}"].copy() for q in QUANTITIES))
+        for kind in ("goal", "memory", "episode"):
+            values = {k: v.copy() for k, v in saved.items() if k.startswith(f"{kind}/")}
+            setattr(self, kind, {k.partition("/")[2]: v for k, v in values.items()})
+        for name in _COUNTS:
+            getattr(self, name)[...] = saved[f"env/{name}"]
 
-    def _saved_arrays(self) -> dict[str, NDArray]:
-        return {
-            "seeds": self.seeds,
-            "episodes": self.episodes,
-            "ticks": self.ticks,
-            "steps": self.steps,
-            "target": self.target,
-            "returns": self.returns,
-        }
+    def _arrays(self) -> Mapping[str, NDArray]:
+        arrays = {f"env/{name}": getattr(self, name) for name in _COUNTS}
+        arrays |= {f"measured/{name}": getattr(self.measured, name) for name in _MEASURED}
+        arrays |= {f"sensors/{k}": v for k, v in self.measured.sensors.items()}
+        for kind in ("goal", "memory", "episode"):
+            arrays |= {f"{kind}/{k}": v for k, v in getattr(self, kind).items()}
+        if self._limits is not None:
+            arrays |= {f"command/{q}": getattr(self.command, q) for q in QUANTITIES}
+        return arrays
+
+
+_COUNTS = ("seeds", "episodes", "ticks", "steps", "returns")
+_MEASURED = (
+    "time", "position", "velocity", "torque", "orientation", "angular_velocity", "base_position",
+    "base_velocity",
+)  # fmt: skip
+
+
+def _put(
+    mine: dict[str, NDArray], ids: NDArray[np.int64], new: dict[str, NDArray], rows: int
+) -> None:
+    """Write what M rows begin with into arrays of all N, which other steps may still hold."""
+    for name, value in new.items():
+        whole = len(ids) == rows or name not in mine
+        kept = np.zeros((rows, *value.shape[1:]), value.dtype) if whole else mine[name].copy()
+        kept[ids] = value
+        mine[name] = kept
+
+
+def limits_of(interface: Interface) -> Limits | None:
+    """The filter that a robot's commands pass in training, as on the robot; None: no robot."""
+    robot = interface.robot
+    if robot is None:
+        return None
+    return Limits(robot.limits, robot.kp_max, robot.kd_max)  # type: ignore[arg-type]
+
+
+def observation_space(interface: Interface) -> spaces.Space:
+    """Of one row: a Box for a single input named `observation`, else a Dict of them."""
+    boxes = {}
+    for tensor in interface.inputs:
+        image = tensor.dtype == "uint8"
+        low, high = (0, 255) if image else (-np.inf, np.inf)
+        boxes[tensor.name] = spaces.Box(low, high, tensor.shape, np.dtype(tensor.dtype).type)
+    if list(boxes) == ["observation"]:
+        return boxes["observation"]
+    return spaces.Dict(boxes)
+
+
+def checked_action(action: NDArray, shape: tuple[int, ...]) -> Array:
+    """Actions as float64. Raises ValueError unless they are of that shape [N, A], without NaN."""
+    action = np.asarray(action, np.float64)
+    if action.shape != shape:
+        raise ValueError(f"action: shape {action.shape}, expected {shape}")
+    if np.isnan(action).any():
+        raise ValueError("action: holds NaN")
+    return action

@@ -14,6 +14,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
+# Streams: what is drawn for one purpose never shifts another.
+STREAMS = {"reset": 0, "physics": 1, "advance": 2, "push": 3, "noise": 4}
+
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
@@ -36,3 +39,49 @@ def uniform(
 def spread(low: float, high: float, draw: NDArray[np.float64]) -> NDArray[np.float64]:
     """Uniform draws in [0, 1) moved to [low, high)."""
     return low + (high - low) * draw
+
+
+class Draws:
+    """What N rows draw, and what somebody else has put in its place.
+
+    A test, or an adversary that searches for the worst case, sets the numbers of a stream for some
+    rows; all others, and the seeds, stay as they are.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._set: dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]] = {}
+
+    def set(self, stream: str, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """From now on rows `ids` [M] draw `values` [M, k], in [0, 1), as the first k numbers of a
+        stream (a key of `STREAMS`). Raises ValueError."""
+        values = np.asarray(values, np.float64)
+        if stream not in STREAMS:
+            raise ValueError(f"stream {stream!r} is unknown, expected one of {', '.join(STREAMS)}")
+        if values.ndim != 2 or len(values) != len(ids):
+            raise ValueError(f"draws: shape {values.shape}, expected ({len(ids)}, k)")
+        if not ((values >= 0) & (values < 1)).all():
+            raise ValueError("draws: expected numbers from 0 up to, but not, 1")
+        chosen, kept = np.zeros(self._rows, bool), np.full((self._rows, values.shape[1]), np.nan)
+        chosen[ids], kept[ids] = True, values
+        self._set[stream] = chosen, kept
+
+    def clear(self) -> None:
+        """Everybody draws again."""
+        self._set.clear()
+
+    def __call__(
+        self,
+        stream: str,
+        ids: NDArray[np.int64] | slice,
+        seeds: NDArray[np.uint64],
+        counter: NDArray[np.int64],
+        size: int,
+    ) -> NDArray[np.float64]:
+        """The draws [M, size] of rows `ids`, whose seeds and counters [M] are given."""
+        drawn = uniform(seeds, counter, size, STREAMS[stream])
+        if stream in self._set:
+            chosen, values = (array[ids] for array in self._set[stream])
+            k = min(size, values.shape[1])
+            drawn[chosen, :k] = values[chosen, :k]
+        return drawn

@@ -1,62 +1,65 @@
-"""The tasks and the engines by name. A new one adds one line here."""
+"""Tasks, engines and environments by name. A new one is a new file: nothing is added here."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from importlib import import_module
+import re
 from typing import Any
 
+from motoric.envs.batched import Batch, BatchedEnv
 from motoric.envs.engine import Simulation
-from motoric.envs.task import Task
-from motoric.envs.tasks.go2_velocity import Go2Velocity
-from motoric.envs.tasks.gymnasium import Ant, GymnasiumTask, HalfCheetah
-from motoric.hardware.robot import RobotSpec
+from motoric.envs.scene import Scene
+from motoric.hardware.registry import Table
 
-TASKS: dict[str, Callable[..., Any]] = {"go2_velocity": Go2Velocity}
-
-# Gymnasium's environments that we step many at a time, by their ids
-GYMNASIUM_TASKS: dict[str, Callable[..., GymnasiumTask]] = {t.id: t for t in (HalfCheetah, Ant)}
-
-# module and class of each physics engine; imported only where it is used
-ENGINES: dict[str, tuple[str, str]] = {
-    "mujoco": ("motoric.envs.engines.mujoco", "MujocoSimulation"),
-    "pybullet": ("motoric.envs.engines.pybullet", "PyBulletSimulation"),
-}
+# A module of `envs/tasks` or `envs/engines` by its own name; others' by entry points.
+TASKS = Table("task", "tasks", package="motoric.envs.tasks", attribute="TASK")
+ENGINES = Table("engine", "engines", package="motoric.envs.engines", attribute="ENGINE")
 
 
-def make_simulation(
-    engine: str, robot: RobotSpec, num_envs: int, num_threads: int = 0
-) -> Simulation:
-    """N robots in an engine. Raises ValueError for an unknown engine or one not installed."""
-    if engine not in ENGINES:
-        raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
-    module, name = ENGINES[engine]
-    return getattr(import_module(module), name)(robot, num_envs, num_threads)
+def make_engine(engine: str, scene: Scene, rows: int, num_threads: int = 0) -> Simulation:
+    """N rows of a scene. Raises ValueError for an unknown engine, or one that can't have it."""
+    return ENGINES.find(engine)(scene, rows, num_threads)
 
 
-def make_task(name: str, options: dict[str, Any]) -> Any:
+def make_task(name: str, options: dict[str, Any] | None = None) -> Any:
     """A task with options, nested ones as dicts. Raises ValueError naming what doesn't fit."""
-    return _filled((TASKS | GYMNASIUM_TASKS)[name], options, "env.options")
+    return _filled(TASKS.find(name), options or {}, "env.options")
 
 
 def make_batch(
-    task: Task | GymnasiumTask,
-    num_envs: int,
+    name: str,
+    worlds: int = 1,
     seed: int = 0,
+    engine: str | None = None,
     num_threads: int = 0,
-    engine: str = "mujoco",
-) -> Any:
-    """N episodes of a task, stepped together: a `BatchedEnv` or a `GymnasiumBatch`."""
-    if isinstance(task, GymnasiumTask):
-        if engine != "mujoco":
-            raise ValueError(f"engine: {engine!r}, {task.id} runs in mujoco only")
-        from motoric.envs.gymnasium_batch import GymnasiumBatch
+    options: dict[str, Any] | None = None,
+) -> Batch:
+    """Worlds of a task (by its name) or of any Gymnasium environment (by its id).
 
-        return GymnasiumBatch(task, num_envs, seed, num_threads)
-    from motoric.envs.batched import BatchedEnv
+    engine: of a task's physics; None: its first. num_threads: of a task's simulation; 0: all
+    cores. options: fields of the task, or arguments of `gymnasium.make`.
+    Raises ValueError for an unknown name, and for what doesn't fit.
+    """
+    options = options or {}
+    if name in TASKS:
+        return BatchedEnv(make_task(name, options), worlds, seed, num_threads, engine)
+    ours = _in_its_place(name)
+    if ours is not None and set(options) <= {f.name for f in dataclasses.fields(ours)}:
+        task = _filled(ours, options, "env.options")
+        return BatchedEnv(task, worlds, seed, num_threads, engine)
+    if engine is not None:
+        raise ValueError(f"engine: {engine!r}, but {name} is not one of our tasks")
+    from motoric.envs.gymnasium_env import GymnasiumEnvs
 
-    return BatchedEnv(task, num_envs, seed, num_threads, engine)
+    return GymnasiumEnvs(name, worlds, seed, options)
+
+
+def _in_its_place(id: str) -> Any:
+    """A task of ours that is a Gymnasium environment step for step: `HalfCheetah-v5` is looked
+    for in `half_cheetah`."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", id.partition("-")[0]).lower()
+    found = TASKS[name] if name in TASKS else None
+    return found if getattr(found, "id", None) == id else None
 
 
 def _filled(kind: Any, values: dict[str, Any], where: str) -> Any:

@@ -1,4 +1,4 @@
-"""The batched environments through Gymnasium's and stable-baselines3's interfaces."""
+"""A `Batch` through Gymnasium's and stable-baselines3's interfaces."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from motoric.envs.registry import make_batch, make_task
-from motoric.envs.task import Task
-from motoric.envs.tasks.gymnasium import GymnasiumTask
+from motoric.envs.batched import Batch
+from motoric.envs.registry import make_batch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 
-def observation_space(task: Task | GymnasiumTask) -> spaces.Box:
-    return spaces.Box(-np.inf, np.inf, (task.observation_size,), np.float32)
-
-
-def action_space(task: Task | GymnasiumTask) -> spaces.Box:
-    limit = task.action_limit
-    return spaces.Box(-limit, limit, (task.action_size,), np.float32)
+def _row(observation: Any, i: int) -> Any:
+    if isinstance(observation, dict):
+        return {name: value[i] for name, value in observation.items()}
+    return observation[i]
 
 
 class BatchedVectorEnv(VectorEnv):
@@ -37,15 +31,15 @@ class BatchedVectorEnv(VectorEnv):
         task: str,
         num_envs: int = 1,
         num_threads: int = 0,
-        engine: str = "mujoco",
+        engine: str | None = None,
         **options: Any,
     ) -> None:
-        self.batched = make_batch(make_task(task, options), num_envs, 0, num_threads, engine)
-        self.num_envs = num_envs
-        self.single_observation_space = observation_space(self.batched.task)
-        self.single_action_space = action_space(self.batched.task)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.batch = make_batch(task, num_envs, 0, engine, num_threads, options)
+        self.num_envs = self.batch.num_envs
+        self.single_observation_space = self.batch.observation_space
+        self.single_action_space = self.batch.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
@@ -53,16 +47,16 @@ class BatchedVectorEnv(VectorEnv):
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**62))
         self._seeded = True
-        return self.batched.reset(seed), {}
+        return self.batch.reset(seed), {}
 
     def step(self, actions: NDArray):
-        obs, reward, terminated, truncated, info = self.batched.step(actions)
-        infos: dict[str, Any] = {k: info[k] for k in ("velocity_error", "speed") if k in info}
+        obs, reward, terminated, truncated, info = self.batch.step(actions)
+        infos: dict[str, Any] = dict(info["metrics"])
         if info["final_obs"] is not None:
             done = terminated | truncated
             final = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(done):
-                final[i] = info["final_obs"][i]
+                final[i] = _row(info["final_obs"], int(i))
             infos |= {
                 "final_obs": final,
                 "_final_obs": done,
@@ -74,38 +68,38 @@ class BatchedVectorEnv(VectorEnv):
             }
         return obs, reward, terminated, truncated, infos
 
+    def close_extras(self, **kwargs: Any) -> None:
+        self.batch.close()
 
-class BatchedVecEnv(VecEnv):
-    """stable-baselines3 `VecEnv`; infos tell final observations, time limits and returns."""
 
-    def __init__(
-        self,
-        task: Task | GymnasiumTask,
-        num_envs: int,
-        seed: int = 0,
-        num_threads: int = 0,
-        engine: str = "mujoco",
-    ) -> None:
-        self.batched = make_batch(task, num_envs, seed, num_threads, engine)
+class BatchVecEnv(VecEnv):
+    """stable-baselines3 `VecEnv`; infos tell final observations, time limits and returns.
+
+    last_info: what the batch said of its last step
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.render_mode = None
-        super().__init__(num_envs, observation_space(task), action_space(task))
+        self.last_info: dict[str, Any] = {}
+        super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
 
-    def reset(self) -> NDArray:
+    def reset(self) -> Any:
         seed = self._seeds[0]
         self._reset_seeds()
         self._reset_options()
-        return self.batched.reset(seed)
+        return self.batch.reset(seed)
 
     def step_async(self, actions: NDArray) -> None:
         self._actions = actions
 
     def step_wait(self):
-        obs, reward, terminated, truncated, info = self.batched.step(self._actions)
+        obs, reward, terminated, truncated, info = self.batch.step(self._actions)
         done = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):
             infos[i] = {
-                "terminal_observation": info["final_obs"][i],
+                "terminal_observation": _row(info["final_obs"], int(i)),
                 "TimeLimit.truncated": bool(truncated[i]),
                 "episode": {
                     "r": float(info["episode_return"][i]),
@@ -116,7 +110,7 @@ class BatchedVecEnv(VecEnv):
         return obs, reward.astype(np.float32), done, infos
 
     def close(self) -> None:
-        pass
+        self.batch.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self, attr_name)] * len(self._indices(indices))
@@ -135,7 +129,7 @@ class BatchedVecEnv(VecEnv):
 
 
 class TaskEnv(gym.Env):
-    """One environment at a time, as `gymnasium.make("motoric/Go2Velocity-v0")` gives it."""
+    """One environment at a time, as `gymnasium.make("motoric/go2_velocity")` gives it."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
 
@@ -143,13 +137,17 @@ class TaskEnv(gym.Env):
         self,
         task: str,
         render_mode: str | None = None,
-        engine: str = "mujoco",
+        engine: str | None = None,
         **options: Any,
     ) -> None:
-        self.batched = make_batch(make_task(task, options), 1, 0, 1, engine)
-        self.observation_space = observation_space(self.batched.task)
-        self.action_space = action_space(self.batched.task)
-        self.metadata = self.metadata | {"render_fps": round(1 / self.batched.task.control_dt)}
+        self.batch = make_batch(task, 1, 0, engine, 1, options)
+        if self.batch.num_envs != 1:
+            raise ValueError(
+                f"env: {task} has {self.batch.num_envs} agents in one world: use make_vec"
+            )
+        self.observation_space = self.batch.observation_space
+        self.action_space = self.batch.action_space
+        self.metadata = self.metadata | {"render_fps": round(1 / self.batch.control_dt)}
         self.render_mode = render_mode
         self._renderer: Any = None
         self._seeded = False
@@ -159,33 +157,41 @@ class TaskEnv(gym.Env):
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**62))
         self._seeded = True
-        return self.batched.reset(seed)[0], {}
+        return _row(self.batch.reset(seed), 0), {}
 
     def step(self, action: NDArray):
-        obs, reward, terminated, truncated, info = self.batched.step(np.asarray(action)[None])
+        obs, reward, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
         final = obs if info["final_obs"] is None else info["final_obs"]
         return (
-            final[0],
+            _row(final, 0),
             float(reward[0]),
             bool(terminated[0]),
             bool(truncated[0]),
-            {k: float(info[k][0]) for k in ("velocity_error", "speed") if k in info},
+            {name: float(value[0]) for name, value in info["metrics"].items()},
         )
 
     def render(self) -> NDArray[np.uint8] | None:
         """The view of the tracking camera, uint8 [480, 640, 3]."""
-        if self.render_mode != "rgb_array":
+        model, poses = self.batch.model, self.batch.poses
+        if self.render_mode != "rgb_array" or model is None or poses is None:
             return None
-        model = self.batched.model
+        import mujoco
+
         if self._renderer is None:
             self._renderer = mujoco.Renderer(model, 480, 640)
             self._data = mujoco.MjData(model)
-        self._data.qpos[:] = self.batched.qpos[0]
+            self._camera = "track" if model.ncam and "track" in _cameras(model) else -1
+        self._data.qpos[:] = poses[0]
         mujoco.mj_forward(model, self._data)
-        self._renderer.update_scene(self._data, camera="track")
+        self._renderer.update_scene(self._data, camera=self._camera)
         return self._renderer.render()
 
     def close(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+        self.batch.close()
+
+
+def _cameras(model: Any) -> list[str]:
+    return [model.camera(i).name for i in range(model.ncam)]

@@ -1,82 +1,155 @@
-"""N robots in MuJoCo, stepped together on all cores by mjbatch."""
+"""N copies of a scene in MuJoCo, stepped together on all cores by mjbatch.
+
+A row is a robot; where a scene has several, the rows of a world follow each other.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import mujoco
 import numpy as np
 from mjbatch import Batch
-from motoric.envs.engine import Array, Motion, Physics, Pose, rotate_inverse
-from motoric.hardware.models import load_model
-from motoric.hardware.robot import RobotSpec
+from motoric.control.command import MotorCommand
+from motoric.control.rotation import rotate_inverse
+from motoric.envs.engine import Array, Physics, Start
+from motoric.envs.scene import Scene
+from motoric.hardware.measured import Measured
+from motoric.hardware.models import joint_addresses
 from numpy.typing import NDArray
 
 
 class MujocoSimulation:
-    """N copies of one floating-base robot whose motors hold joint targets."""
+    """A `Simulation` of a scene; its robots' motors follow motor commands.
 
-    def __init__(self, robot: RobotSpec, num_envs: int, num_threads: int = 0) -> None:
-        self.robot = robot
-        self.model = load_model(robot)
-        self.batch = Batch(self.model, num_envs, num_threads)
-        self.num_envs = num_envs
-        self._state = self.batch.bind("state")
-        self.qpos, self.qvel, self.ctrl = (self.batch.bind(f) for f in ("qpos", "qvel", "ctrl"))
-        self._torque = self.batch.bind("actuator_force")
-        self._site = self.batch.bind("site_xpos")
-        sensor = self.batch.bind("sensordata")
-        model = self.model
-        self._foot_site = np.array([model.site(f).id for f in robot.feet])
-        self._foot_radius = model.geom_size[[model.geom(f).id for f in robot.feet], 0]
-        touch = [model.sensor(f"{f}_touch").adr[0] for f in robot.feet]
-        speed = [model.sensor(f"{f}_velocity").adr[0] for f in robot.feet]
-        self._touch = sensor[:, touch[0] : touch[0] + len(touch)]
-        self._speed = sensor[:, speed[0] : speed[0] + 3 * len(speed)]
-        self._foot_geom = np.array([model.geom(f).id for f in robot.feet])
-        self._base = model.body("base").id
-        self._friction = self.batch.expand("geom_friction")
-        self._mass = self.batch.expand("body_mass")
-        self._inertia = self.batch.expand("body_inertia")
-        self._subtree = self.batch.expand("body_subtreemass")
-        self._gain = self.batch.expand("actuator_gainprm")
-        self._bias = self.batch.expand("actuator_biasprm")
-        self._range = self.batch.expand("actuator_forcerange")
-        self.latency = np.zeros(num_envs, np.int64)
+    rows: robots in all, a multiple of the scene's
+    """
+
+    def __init__(self, scene: Scene, rows: int, num_threads: int = 0) -> None:
+        self.scene, self.robot, self.rows = scene, scene.robot, rows
+        self.agents = len(scene.robots)
+        if rows % self.agents:
+            raise ValueError(f"rows: {rows}, expected a multiple of {self.agents} robots")
+        self.model = model = scene.model
+        worlds = rows // self.agents
+        self.batch = batch = Batch(model, worlds, num_threads)
+        self._state = batch.bind("state")
+        self.qpos, self.qvel, ctrl = (batch.bind(f) for f in ("qpos", "qvel", "ctrl"))
+        torque, self._site = batch.bind("actuator_force"), batch.bind("site_xpos")
+        self._xpos, self._xquat = batch.bind("xpos"), batch.bind("xquat")
+        self._mocap = batch.bind("mocap_pos") if model.nmocap else None
+        self._wrench = batch.bind("xfrc_applied")
+        sensor = batch.bind("sensordata")
+        self._parts = [_Part(model, placed.robot, placed.prefix) for placed in scene.robots]
+        self._named = {
+            model.sensor(i).name: sensor[:, adr : adr + dim]
+            for i, (adr, dim) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
+        }
+        self._friction = batch.expand("geom_friction")
+        self._mass = batch.expand("body_mass")
+        self._inertia = batch.expand("body_inertia")
+        self._subtree = batch.expand("body_subtreemass")
+        self._gain = batch.expand("actuator_gainprm")
+        self._bias = batch.expand("actuator_biasprm")
+        self._range = batch.expand("actuator_forcerange")
+        # Views of the motors of each row, [N, J]: a scene's robots have their motors in order.
+        joints = len(self.robot.joints)
+        motors = np.concatenate([part.motors for part in self._parts])
+        self._in_order = np.array_equal(motors, np.arange(model.nu))
+        if not self._in_order:
+            raise ValueError(f"scene: motors in the order {motors.tolist()} can't be rows")
+        self.ctrl, self._torque = ctrl.reshape(rows, joints), torque.reshape(rows, joints)
+        self._gains = self._gain.reshape(rows, joints, -1)
+        self._biases = self._bias.reshape(rows, joints, -1)
+        self._ranges = self._range.reshape(rows, joints, 2)
+        self.latency, self.strength = np.zeros(rows, np.int64), np.ones(rows)
+        self._foreign = np.zeros(rows, bool)  # rows whose gains are not the robot's own
+        self._kp, self._kd = np.array(self.robot.kp), np.array(self.robot.kd)
+
+    @property
+    def poses(self) -> Array:
+        return self.qpos
 
     @property
     def mass(self) -> Array:
+        """Of all that moves in each world, with payloads, kg, [N / agents]."""
         return self._mass.sum(1)
 
-    def reset(self, ids: NDArray[np.int64], pose: Pose, physics: Physics) -> None:
-        """Put the robots `ids` [M] at a pose, with physics of their own."""
-        model = self.model
-        self._friction[ids[:, None], self._foot_geom, 0] = physics.friction[:, None]
-        mass = model.body_mass[self._base] + physics.payload
-        self._mass[ids, self._base] = mass
-        self._subtree[ids[:, None], [0, self._base]] = (
-            model.body_subtreemass[[0, self._base]] + physics.payload[:, None]
+    def reset(self, ids: NDArray[np.int64], start: Start, physics: Physics | None) -> None:
+        """Put the rows `ids` [M] at their start, with physics of their own; whole worlds."""
+        if physics is None:
+            physics = Physics.nominal(len(ids))
+        worlds, which = np.divmod(ids, self.agents)
+        self.batch.reset(np.unique(worlds))
+        for number, part in enumerate(self._parts):
+            mine = np.flatnonzero(which == number)
+            if len(mine):
+                self._begin(part, worlds[mine], mine, start, physics)
+        self.latency[ids], self.strength[ids] = physics.latency, physics.strength
+        self._write_gains(ids, self._kp, self._kd)
+        self._biases[ids, :, 0] = 0.0
+        self._foreign[ids] = False
+        limit = self.robot.limits.torque * physics.strength[:, None]
+        self._ranges[ids, :, 0], self._ranges[ids, :, 1] = -limit, limit
+        self.ctrl[ids] = start.position
+        for name, pose in start.objects.items():
+            self._put(name, worlds, pose)
+        self.batch.forward(np.unique(worlds))
+
+    def _begin(
+        self, part: _Part, worlds: NDArray[np.int64], m: NDArray[np.int64], start: Start,
+        physics: Physics,
+    ) -> None:  # fmt: skip
+        """One of the scene's robots in some worlds; m: which of the rows that start it is."""
+        model, base = self.model, part.base
+        if len(part.feet):
+            self._friction[worlds[:, None], part.feet, 0] = physics.friction[m, None]
+        payload = physics.payload[m]
+        mass = model.body_mass[base] + payload
+        self._mass[worlds, base] = mass
+        self._subtree[worlds[:, None], [0, base]] = (
+            model.body_subtreemass[[0, base]] + payload[:, None]
         )
-        scale = mass / model.body_mass[self._base]
-        self._inertia[ids, self._base] = model.body_inertia[self._base] * scale[:, None]
-        strength = physics.strength[:, None]
-        self._gain[ids, :, 0] = model.actuator_gainprm[:, 0] * strength
-        self._bias[ids, :, 1] = model.actuator_biasprm[:, 1] * strength
-        self._bias[ids, :, 2] = model.actuator_biasprm[:, 2] * strength
-        self._range[ids] = model.actuator_forcerange * strength[:, :, None]
-        self.latency[ids] = physics.latency
-        self.batch.reset(ids)
-        self.qpos[ids, :3] = pose.base_position
-        self.qpos[ids, 3:7] = pose.orientation
-        self.qpos[ids, 7:] = pose.position
-        self.qvel[ids, :6] = pose.base_velocity
-        self.qvel[ids, 6:] = pose.velocity
-        self.ctrl[ids] = pose.position
-        self.batch.forward(ids)
+        if model.body_mass[base] > 0:
+            scale = mass / model.body_mass[base]
+            self._inertia[worlds, base] = model.body_inertia[base] * scale[:, None]
+        if part.root is not None:
+            q, v = part.root
+            self.qpos[worlds, q : q + 3] = start.base_position[m]
+            self.qpos[worlds, q + 3 : q + 7] = start.orientation[m]
+            self.qvel[worlds, v : v + 6] = start.base_velocity[m]
+        self.qpos[worlds[:, None], part.qpos] = start.position[m]
+        self.qvel[worlds[:, None], part.qvel] = start.velocity[m]
+
+    def _put(self, name: str, worlds: NDArray[np.int64], pose: Array) -> None:
+        """A free object, or a marker, at a pose [M, 7]."""
+        body = self.model.body(name)
+        if self.model.body_mocapid[body.id] >= 0:
+            assert self._mocap is not None
+            self._mocap[worlds, self.model.body_mocapid[body.id]] = pose[:, :3]
+            return
+        address = int(self.model.jnt_qposadr[body.jntadr[0]])
+        self.qpos[worlds, address : address + 7] = pose
 
     def push(self, velocity: Array) -> None:
-        """Add to the bases' velocity in the world, m/s, [N, 3]."""
-        self.qvel[:, :3] += velocity
+        """Add to the bases' velocity in the world, m/s, [N, 3]; fixed ones stay."""
+        for number, part in enumerate(self._parts):
+            if part.root is not None:
+                v = part.root[1]
+                self.qvel[:, v : v + 3] += velocity[number :: self.agents]
 
-    def step(self, target: Array, substeps: int) -> None:
-        """Hold joint targets [N, J] for some physics steps; each arrives after its latency."""
+    def wrench(self, body: str, wrench: Array) -> None:
+        """Force N and torque N m in the world on a body of every row's robot, [N, 6], until set
+        anew."""
+        for number, placed in enumerate(self.scene.robots):
+            index = self.model.body(placed.prefix + body).id
+            self._wrench[:, index] = wrench[number :: self.agents]
+
+    def step(self, command: MotorCommand, substeps: int) -> None:
+        """Hold a command [N, J] for some physics steps; each arrives after its row's latency."""
+        plain = _is_row(command.kp, self._kp) and _is_row(command.kd, self._kd)
+        plain = plain and not (command.velocity.any() or command.torque.any())
+        changed = not plain or self._foreign.any()
         start = 0
         for stop in [*np.unique(self.latency), substeps]:
             stop = min(int(stop), substeps)
@@ -84,27 +157,112 @@ class MujocoSimulation:
                 self.batch.step(nstep=stop - start)
                 start = stop
             if stop < substeps:
-                due = self.latency == stop
-                self.ctrl[due] = target[due]
+                self._arrive(command, self.latency == stop, changed)
         late = self.latency >= substeps
         if late.any():
-            self.ctrl[late] = target[late]
+            self._arrive(command, late, changed)
 
-    def measure(self) -> Motion:
-        """The robots' motion now. Feet and torques are those of the last physics step."""
-        orientation = self.qpos[:, 3:7].copy()
-        return Motion(
-            base_position=self.qpos[:, :3].copy(),
+    def _arrive(self, command: MotorCommand, due: NDArray[np.bool_], changed: bool) -> None:
+        """The command reaches the motors of the rows that are `due`."""
+        self.ctrl[due] = command.position[due]
+        if not changed:
+            return
+        ids = np.flatnonzero(due)
+        kp, kd = command.kp[ids], command.kd[ids]
+        offset = kd * command.velocity[ids] + command.torque[ids]
+        foreign = ((kp != self._kp) | (kd != self._kd) | (offset != 0.0)).any(axis=1)
+        write = foreign | self._foreign[ids]
+        if write.any():
+            rows = ids[write]
+            self._write_gains(rows, kp[write], kd[write])
+            self._biases[rows, :, 0] = offset[write] * self.strength[rows, None]
+            self._foreign[rows] = foreign[write]
+
+    def _write_gains(self, ids: NDArray[np.int64], kp: Array, kd: Array) -> None:
+        strength = self.strength[ids, None]
+        self._gains[ids, :, 0] = kp * strength
+        self._biases[ids, :, 1] = -kp * strength
+        self._biases[ids, :, 2] = -kd * strength
+
+    def measure(self) -> Measured:
+        """The robots, their feet where they have any, every sensor of the scene by name, and the
+        pose of each object. Forces and torques are those of the last physics step."""
+        if self.agents == 1:
+            return self._measure(self._parts[0])
+        found = [self._measure(part) for part in self._parts]
+        merge = lambda *arrays: np.stack(arrays, 1).reshape(self.rows, *arrays[0].shape[1:])  # noqa: E731
+        fields = {
+            name: merge(*(getattr(m, name) for m in found))
+            for name in vars(found[0])
+            if name != "sensors"
+        }
+        sensors = {name: merge(*(m.sensors[name] for m in found)) for name in found[0].sensors}
+        return Measured(**fields, sensors=sensors)
+
+    def _measure(self, part: _Part) -> Measured:
+        qpos, qvel, worlds = self.qpos, self.qvel, len(self.qpos)
+        if part.root is not None:
+            q, v = part.root
+            position, orientation = qpos[:, q : q + 3].copy(), qpos[:, q + 3 : q + 7].copy()
+            velocity = rotate_inverse(orientation, qvel[:, v : v + 3])
+            angular = qvel[:, v + 3 : v + 6].copy()
+        else:
+            position = self._xpos[:, part.base].copy()
+            orientation = self._xquat[:, part.base].copy()
+            velocity, angular = np.zeros((worlds, 3)), np.zeros((worlds, 3))
+        sensors: dict[str, NDArray[Any]] = {}
+        if len(part.feet):
+            sensors["foot_height"] = self._site[:, part.foot_sites, 2] - part.foot_radius
+            for name, sources in (("foot_velocity", part.speeds), ("foot_force", part.touches)):
+                sensors[name] = np.stack([self._named[source] for source in sources], axis=1)
+            sensors["foot_force"] = sensors["foot_force"][:, :, 0]
+        for source, name in part.sensors:
+            sensors[name] = self._named[source].copy()
+        for name in self._objects:
+            body = self.model.body(name).id
+            sensors[name] = np.concatenate([self._xpos[:, body], self._xquat[:, body]], axis=1)
+        return Measured(
+            time=np.zeros(worlds),
+            position=qpos[:, part.qpos],
+            velocity=qvel[:, part.qvel],
+            torque=self._torque[self._parts.index(part) :: self.agents].copy(),
             orientation=orientation,
-            base_velocity=rotate_inverse(orientation, self.qvel[:, :3]),
-            angular_velocity=self.qvel[:, 3:6].copy(),
-            position=self.qpos[:, 7:].copy(),
-            velocity=self.qvel[:, 6:].copy(),
-            torque=self._torque.copy(),
-            foot_height=self._site[:, self._foot_site, 2] - self._foot_radius,
-            foot_velocity=self._speed.reshape(self.num_envs, -1, 3).copy(),
-            foot_force=self._touch.copy(),
+            angular_velocity=angular,
+            base_position=position,
+            base_velocity=velocity,
+            sensors=sensors,
         )
+
+    @property
+    def _objects(self) -> list[str]:
+        return [thing.name for thing in self.scene.objects if thing.free]
+
+    def render(self, camera: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Pictures of a camera of the scene, of some worlds (None: all), [M, height, width, 3]."""
+        worlds = np.arange(len(self.qpos)) if ids is None else ids
+        if not hasattr(self, "_renderers"):
+            self._renderers: dict[str, Any] = {}
+            self._data = mujoco.MjData(self.model)
+        if camera not in self._renderers:
+            (known,) = (c for c in self.scene.cameras if c.name == camera)
+            self._renderers[camera] = mujoco.Renderer(self.model, known.height, known.width)
+            self._renderers[camera].scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        frames = []
+        for world in worlds:
+            self._data.qpos[:] = self.qpos[world]
+            if self._mocap is not None:
+                self._data.mocap_pos[:] = self._mocap[world]
+            mujoco.mj_kinematics(self.model, self._data)
+            mujoco.mj_camlight(self.model, self._data)
+            self._renderers[camera].update_scene(self._data, camera)
+            frames.append(self._renderers[camera].render())
+        return np.stack(frames)
+
+    def close(self) -> None:
+        """Let go of the renderers. Safe to call more than once."""
+        for renderer in getattr(self, "_renderers", {}).values():
+            renderer.close()
+        self._renderers = {}
 
     def save_state(self) -> dict[str, NDArray]:
         """Everything the next step depends on."""
@@ -126,4 +284,50 @@ class MujocoSimulation:
             "bias": self._bias,
             "range": self._range,
             "latency": self.latency,
+            "strength": self.strength,
+            "foreign": self._foreign,
         }
+
+
+class _Part:
+    """Where one robot of a scene is in MuJoCo's arrays.
+
+    root: address of a floating base in qpos and qvel; base: its body
+    sensors: names in the model and as this robot's
+    """
+
+    def __init__(self, model: mujoco.MjModel, robot: Any, prefix: str) -> None:
+        self.qpos, self.qvel = joint_addresses(model, robot, prefix)
+        if np.array_equal(self.qpos, np.arange(self.qpos[0], self.qpos[0] + len(self.qpos))):
+            # A slice is a view, and copied in a third of the time.
+            self.qpos = np.arange(self.qpos[0], self.qpos[-1] + 1)
+        first = model.body(model.joint(prefix + robot.joints[0]).bodyid[0])
+        root = int(model.body_rootid[first.id])
+        free = [
+            int(j) for j in range(model.njnt)
+            if model.jnt_bodyid[j] == root and model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE
+        ]  # fmt: skip
+        self.base, self.root = root, None
+        if free:
+            self.root = int(model.jnt_qposadr[free[0]]), int(model.jnt_dofadr[free[0]])
+        feet = [prefix + foot for foot in robot.feet]
+        self.feet = np.array([model.geom(f).id for f in feet], np.int64)
+        self.foot_sites = np.array([model.site(f).id for f in feet], np.int64)
+        self.foot_radius = model.geom_size[self.feet, 0]
+        self.touches = [f"{f}_touch" for f in feet]
+        self.speeds = [f"{f}_velocity" for f in feet]
+        self.motors = np.array([
+            i for name in robot.joints for i in range(model.nu)
+            if model.actuator_trnid[i, 0] == model.joint(prefix + name).id
+        ])  # fmt: skip
+        own = {*self.touches, *self.speeds}
+        names = [model.sensor(i).name for i in range(model.nsensor)]
+        self.sensors = [(n, n.removeprefix(prefix)) for n in names if n not in own]
+
+
+def _is_row(value: Array, row: Array) -> bool:
+    """Whether [N, J] is one row in memory for all, and this one."""
+    return value.strides[0] == 0 and np.array_equal(value[0], row)
+
+
+ENGINE = MujocoSimulation

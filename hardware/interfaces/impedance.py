@@ -61,3 +61,6 @@ class Impedance(TermInterface):
         share = self.softest + (1 - self.softest) * 0.5 * (1 + stiffness)
         kp, kd, zero = share * robot.kp_max, np.sqrt(share) * robot.kd_max, np.zeros_like(target)
         return MotorCommand(target, zero, kp, kd, zero), memory | {"action": action}
+
+
+INTERFACE = Impedance

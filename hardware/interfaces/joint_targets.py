@@ -71,3 +71,6 @@ class Held:
             self._rows = {rows: (zero, kp, kd)}
         zero, kp, kd = self._rows[rows]
         return MotorCommand(position, zero, kp, kd, zero)
+
+
+INTERFACE = JointTargets
