@@ -53,33 +53,45 @@ class Table(Mapping[str, Any]):
         return found
 
     @cached_property
-    def _others(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _others(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            found.setdefault(point.name, []).append(point)
+        return found
 
     def __getitem__(self, name: str) -> Any:
+        """Raises KeyError for an unknown name, BrokenPlugin for a package's that can't be had."""
         if name not in self._loaded:
-            found = self._load(name)
-            if found is None:
+            if self._is_ours(name):
+                self._loaded[name] = self._load(name)
+            elif name in self._others:
+                self._loaded[name] = self._plugin(name)
+            else:
                 raise KeyError(name)
-            self._loaded[name] = found
         return self._loaded[name]
 
     def _load(self, name: str) -> Any:
-        """None: there is no such thing."""
-        if name in self._ours:
-            module, _, attribute = self._ours[name].partition(":")
-            return getattr(import_module(module), attribute, None)
-        if name in self._others:
-            point = self._others[name]
-            try:
-                return point.load()
-            except Exception as error:  # another's code raises what it will
-                package = point.dist.name if point.dist is not None else point.value
-                raise BrokenPlugin(
-                    f"{self.kind} {name!r} of the package {package} can't be loaded: "
-                    f"{type(error).__name__}: {error}".split("\n")[0]
-                ) from error
-        return None
+        module, _, attribute = self._ours[name].partition(":")
+        return getattr(import_module(module), attribute, None)
+
+    def _is_ours(self, name: str) -> bool:
+        """A module of the folder that holds none is not one of ours."""
+        return name in self._given or (name in self._ours and self._load(name) is not None)
+
+    def _plugin(self, name: str) -> Any:
+        points = self._others[name]
+        packages = [p.value if p.dist is None else p.dist.name for p in points]
+        if len(points) > 1:
+            raise BrokenPlugin(
+                f"{self.kind} {name!r} is in each of the packages {', '.join(sorted(packages))}"
+            )
+        try:
+            return points[0].load()
+        except Exception as error:  # another's code raises what it will
+            raise BrokenPlugin(
+                f"{self.kind} {name!r} of the package {packages[0]} can't be loaded: "
+                f"{type(error).__name__}: {error}".split("\n")[0]
+            ) from error
 
     @property
     def names(self) -> list[str]:
@@ -99,12 +111,10 @@ class Table(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        if name in self._loaded or name in self._others:
-            return True
-        return name in self._ours and (name in self._given or self._load(name) is not None)
+        return name in self._loaded or name in self._others or self._is_ours(name)
 
     def __iter__(self) -> Iterator[str]:
-        ours = [name for name in self._ours if name in self]
+        ours = [name for name in self._ours if self._is_ours(name)]
         return iter(dict.fromkeys([*ours, *self._others, *self._loaded]))
 
     def __len__(self) -> int:
