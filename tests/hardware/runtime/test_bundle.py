@@ -373,6 +373,12 @@ def external(kind, tmp_path) -> bytes:
     outside.ClearField("raw_data")
     if kind == "initializer":
         model.graph.initializer[0].CopyFrom(outside)
+    elif kind == "entry":  # without saying that it counts
+        outside.ClearField("data_location")
+        model.graph.initializer[0].CopyFrom(outside)
+    elif kind == "location":  # without saying where
+        outside.ClearField("external_data")
+        model.graph.initializer[0].CopyFrom(outside)
     elif kind == "constant":
         model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=outside))
     elif kind == "branch":
@@ -390,7 +396,8 @@ def external(kind, tmp_path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "kind", ["initializer", "constant", "branch", "sparse", "function", "training"]
+    "kind",
+    ["initializer", "entry", "location", "constant", "branch", "sparse", "function", "training"],
 )
 def test_a_tensor_in_another_file_is_refused(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)

@@ -113,10 +113,11 @@ class Paced(Bundle):
 
     def __init__(self, folder, seconds, hangs_after=10**9):
         super().__init__(*read_spec(folder))
-        self.seconds, self.left, self.calls = seconds, hangs_after, 0
+        self.seconds, self.left, self.calls, self.times = seconds, hangs_after, 0, []
 
     def run(self, network, feed):
         self.calls += 1
+        self.times.append(time.monotonic())
         if self.calls > self.left:
             threading.Event().wait()
         time.sleep(self.seconds)
@@ -179,6 +180,19 @@ def test_60_ms_of_inference_at_20_hz_run_through(recorded, tmp_path, loop_rate):
     steps = np.diff(k)
     assert (steps[steps > 0] == 1).all(), "each in its turn"
     assert 6 <= (steps < 0).sum() <= 10, "a new chunk every four periods"
+
+
+def test_a_slow_policy_sees_the_beginnings_of_periods(recorded, tmp_path):
+    """Its actions are counted from there, however often the loop runs in between."""
+    spec, files = read_spec(recorded)
+    write_bundle(recorded, files, dataclasses.replace(spec, chunk=Chunk(8, 1)))
+    bundle = Paced(recorded, 0.06)
+    report = deploy(bundle, Puppet(), 1.5, [0.0] * 3, keys=False, loop_rate=200)
+    assert report.fault is None
+    begun = np.array(bundle.times[11:])  # the first are timed before anything moves
+    assert len(begun) == pytest.approx(15, abs=2), "every other period: it takes longer than one"
+    late = (begun - begun[0] + 0.025) % 0.05 - 0.025
+    assert np.median(np.abs(late)) < 0.004
 
 
 def test_a_chunk_policy_that_hangs_ends_safe(recorded):
