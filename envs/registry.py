@@ -58,7 +58,7 @@ def _in_its_place(id: str) -> Any:
     """A task of ours that is a Gymnasium environment step for step: `HalfCheetah-v5` is looked
     for in `half_cheetah`."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", id.partition("-")[0]).lower()
-    found = TASKS[name] if name in TASKS else None
+    found = TASKS.get(name)
     return found if getattr(found, "id", None) == id else None
 
 

@@ -181,6 +181,13 @@ class PyBulletWorld:
         linear = (np.array(linear) + velocity).tolist()
         p.resetBaseVelocity(self._body, linear, angular, **self._call)
 
+    def wrench(self, wrench: Array) -> None:
+        """Force N and torque N m in the world on the base, [6], for the next step only."""
+        p, values = self._bullet, wrench.tolist()
+        place, _ = p.getBasePositionAndOrientation(self._body, **self._call)
+        p.applyExternalForce(self._body, -1, values[:3], place, p.WORLD_FRAME, **self._call)
+        p.applyExternalTorque(self._body, -1, values[3:], p.WORLD_FRAME, **self._call)
+
     def step(self, torque: Array) -> None:
         """One time step with these motor torques, N m, [J]."""
         p, force = self._bullet, torque.tolist()
