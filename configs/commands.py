@@ -121,6 +121,9 @@ class Evaluate:
     goal: Any = doc(None, "hold this goal: its numbers, or {part: value}; null: as the task draws")
     seconds: float | None = doc(None, "length of an episode; null: the task's own", POSITIVE)
     engine: str | None = doc(None, "mujoco or pybullet; null: the one it was trained on")
+    cells: int | None = doc(
+        None, "also name the goals it does worst at: cells in each number's range", COUNT
+    )
 
 
 @dataclass

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from motoric.configs import schema
+from motoric.configs.commands import Evaluate
 from motoric.hardware.runtime.bundle import Bundle, find_bundle
 from motoric.scripts.config import UserError
 from motoric.scripts.training import evaluation
 from motoric.scripts.viewers.live import metric_text
 
 
-def evaluate(settings: schema.Evaluate, say: Callable[[str], None] = print) -> dict[str, Any]:
+def evaluate(settings: Evaluate, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run episodes (or show them) and write evaluation.json; returns its content."""
     folder, path = find_bundle(settings.run, settings.bundle)
     bundle = Bundle.load(path)
@@ -70,7 +70,7 @@ def _known(values: np.ndarray) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _show(settings: schema.Evaluate, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
+def _show(settings: Evaluate, bundle: Bundle, options: dict[str, Any], seed: int) -> None:
     from motoric.scripts.viewers.live import Live
 
     live = Live(bundle, options, seed, settings.engine, settings.goal)

@@ -79,7 +79,8 @@ def make_worlds(
     """
     if seconds is not None:
         options = options | {"episode_seconds": float(seconds)}
-    return make_batch(bundle.spec.task, worlds, seed, engine or trained_on(bundle), options=options)
+    engine = engine or trained_on(bundle)
+    return make_batch(bundle.spec.task, worlds, seed, engine, options=options)
 
 
 def hold_goal(batch: Any, goal: Any) -> None:
@@ -129,7 +130,8 @@ def episodes_of(policy: Acting, batch: Any) -> Episodes:
         running &= ~(failed | timed_out)
     metrics = {}
     for metric in batch.metrics:
-        history = np.stack([step[metric.name] for step in steps], 1)  # [E, T]
+        unknown = np.full(rows, np.nan)
+        history = np.stack([step.get(metric.name, unknown) for step in steps], 1)  # [E, T]
         totals = [metric.total(row[:length]) for row, length in zip(history, lengths, strict=True)]
         metrics[metric.name] = np.array(totals)
     return Episodes(returns, lengths, terminated, batch.metrics, metrics, batch.goals, asked)

@@ -34,6 +34,7 @@ class Live:
     """A world of a bundle's environment, live. With several robots, numbers are the first one's.
 
     model: MuJoCo's; None: there is nothing in 3-D, see `frame`
+    unseen: why there is no `frame` either
     dt: s per step; agents: robots in it
     goals: parts of the goal; metrics: what a step is measured by
     goal: held from the beginning; None: as the task draws it
@@ -50,6 +51,9 @@ class Live:
     ) -> None:
         try:
             self.batch = evaluation.make_worlds(bundle, options, 1, seed, FOREVER, engine)
+            self.unseen = None if self.batch.model is not None else self._try_picture()
+            if self.unseen is not None:
+                self.batch = evaluation.make_worlds(bundle, options, 1, seed, FOREVER, engine)
             evaluation.hold_goal(self.batch, goal)
         except (ValueError, ImportError) as error:
             raise UserError(str(error).split("\n")[0]) from None
@@ -61,6 +65,13 @@ class Live:
         self._seed = seed
         self._observation = self.batch.reset()
 
+    def _try_picture(self) -> str | None:
+        """What hinders the environment's own picture, if anything."""
+        try:
+            return "has no picture of its own" if self.batch.render() is None else None
+        except Exception as error:  # renderers raise what they will
+            return str(error).split("\n")[0]
+
     @property
     def pose(self) -> Array | None:
         """MuJoCo's qpos of the world, [nq]."""
@@ -68,8 +79,8 @@ class Live:
         return None if poses is None else poses[0]
 
     def frame(self) -> Image | None:
-        """The environment's own picture, [height, width, 3]."""
-        return self.batch.render()
+        """The environment's own picture, [height, width, 3], where there is no model."""
+        return self.batch.render() if self.model is None and self.unseen is None else None
 
     @property
     def images(self) -> dict[str, Image]:

@@ -167,8 +167,8 @@ def _pictures(live: Live, width: int, height: int) -> Iterator[Callable[[list[st
         with Camera(live.model, width, height) as camera:
             yield lambda lines: caption(camera.picture(np.asarray(live.pose)), lines)
         return
-    if live.frame() is None:
-        raise UserError("viewer: 'video', there is neither a model nor a picture to film")
+    if live.unseen is not None:
+        raise UserError(f"viewer: 'video', {live.batch.name} can't be filmed: {live.unseen}")
 
     def own(lines: list[str]) -> Frame:
         frame = np.asarray(live.frame())

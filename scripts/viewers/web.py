@@ -218,7 +218,7 @@ class LivePage:
         gui = page.gui
         self.status = gui.add_markdown(f"**{title}**")
         self.frame: Any = None
-        frame = live.frame() if live.model is None else None
+        frame = live.frame()
         if frame is not None:
             self.frame = gui.add_image(enlarged(frame), label=title)
         self.seen = {
