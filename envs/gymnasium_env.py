@@ -21,8 +21,8 @@ SUCCESS = Metric("success", "", "any", "success")
 class GymnasiumEnvs:
     """N environments of one id. Environment i begins with seed + i, and goes on from there.
 
-    options: arguments of `gymnasium.make`. Raises ValueError for an unknown id, and for what
-    doesn't fit.
+    options: arguments of `gymnasium.make`, and `episode_seconds` until the time limit, as a task
+    has them. Raises ValueError for an unknown id, and for what doesn't fit.
     """
 
     agents = 1
@@ -34,18 +34,24 @@ class GymnasiumEnvs:
         if num_envs < 1:
             raise ValueError(f"num_envs: {num_envs}, expected at least 1")
         _check_id(name)
-        self.name, self.num_envs, self._options = name, num_envs, options
-        self.envs = [self._make() for _ in range(num_envs)]
-        one = self.envs[0]
+        self.name, self.num_envs = name, num_envs
+        self._options = {k: v for k, v in options.items() if k != "episode_seconds"}
+        one = self._make()
+        self.control_dt = float(getattr(one.unwrapped, "dt", 0.0)) or 1.0 / (
+            one.metadata.get("render_fps") or 30.0
+        )
+        if "episode_seconds" in options:
+            one.close()
+            steps = max(1, round(options["episode_seconds"] / self.control_dt))
+            self._options["max_episode_steps"] = steps
+            one = self._make()
+        self.envs = [one, *(self._make() for _ in range(num_envs - 1))]
         self.observation_space, self.action_space = one.observation_space, one.action_space
         if not isinstance(self.observation_space, _OBSERVED):
             raise ValueError(
                 f"env: {name!r} is observed in a {type(self.observation_space).__name__}, expected "
                 "a Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
             )
-        self.control_dt = float(getattr(one.unwrapped, "dt", 0.0)) or 1.0 / (
-            one.metadata.get("render_fps") or 30.0
-        )
         self.metrics: tuple[Metric, ...] = ()
         self._seed = seed
         self.reset()
