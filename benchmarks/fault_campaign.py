@@ -727,14 +727,14 @@ def deploy(wrong: str, arguments: list[str]) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: asked.set())
 
     class Wrong(Bundle):
-        def act(self, observation: Any) -> Any:
-            action = super().act(observation)
+        def run(self, network: str, feed: Any) -> Any:
+            out = super().run(network, feed)
             if asked.is_set() and wrong == "nan":
-                action = action * np.nan
+                out = {name: value * np.nan for name, value in out.items()}
             elif asked.is_set():
                 asked.clear()
                 time.sleep(0.2)
-            return action
+            return out
 
     command.Bundle = Wrong
     return cli.main(["deploy", *arguments])

@@ -30,15 +30,18 @@ import onnxruntime
 import torch
 from motoric.control.loop import RateLoop, percentiles
 from motoric.control.realtime import scheduling
+from motoric.hardware.goals import checked
 from motoric.hardware.robot import RobotState
-from motoric.hardware.runtime.bundle import Bundle, find_bundle
-from motoric.hardware.runtime.deploy import Control, Rehearsal, deploy
+from motoric.hardware.runtime.bundle import Bundle, find_bundle, interface_of
+from motoric.hardware.runtime.deploy import Control, deploy
+from motoric.hardware.runtime.policy import Policy
+from motoric.hardware.runtime.rehearsal import Rehearsal
 from motoric.hardware.simulated.robot import SimRobot
 from motoric.hardware.specs.go2 import GO2
 from page import write_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "latency"
-COMMAND, SECONDS, ROUNDS, CALLS = [0.5, 0.0, 0.0], 10.0, 3, 300
+GOAL, SECONDS, ROUNDS, CALLS = [0.5, 0.0, 0.0], 10.0, 3, 300
 WARMING = 10  # calls before a warm one
 QUANTILES = ("p50", "p99", "max")
 # name: loop rate, Hz; realtime; whether the policy's tick is rehearsed
@@ -51,16 +54,16 @@ LOOPS = {
 ALONE = "500 Hz, nothing to do"
 
 
-def calls(bundle: Bundle, policy: bytes) -> dict[str, Callable[[], object]]:
+def calls(bundle: Bundle, onnx_bytes: bytes) -> dict[str, Callable[[], object]]:
     """What is timed, without arguments."""
-    size = bundle.spec.inputs[0].shape[0]
-    observation = np.random.default_rng(0).normal(size=(1, size)).astype(np.float32)
-    names, feed = [bundle.spec.action.name], {bundle.spec.inputs[0].name: observation}
+    (seen,) = bundle.spec.observations
+    observation = np.random.default_rng(0).normal(size=(1, *seen.shape)).astype(np.float32)
+    names, feed = [bundle.spec.action.name], {seen.name: observation}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(policy, options)
+    session = onnxruntime.InferenceSession(onnx_bytes, options)
     layers: list[torch.nn.Module] = []
-    model = onnx.load_from_string(policy)
+    model = onnx.load_from_string(onnx_bytes)
     for tensor in model.graph.initializer:
         if tensor.name.endswith(".weight"):
             layers += [torch.nn.Linear(tensor.dims[1], tensor.dims[0]), torch.nn.ELU()]
@@ -69,7 +72,8 @@ def calls(bundle: Bundle, policy: bytes) -> dict[str, Callable[[], object]]:
     zero = np.zeros(12)
     upright = np.array([1.0, 0.0, 0.0, 0.0])
     state = RobotState(0.0, 0, GO2.stand, zero, zero, upright, np.zeros(3))
-    tick = Rehearsal(bundle, GO2, np.array(COMMAND))
+    interface, policy = interface_of(bundle.spec, GO2), Policy(bundle)
+    tick = Rehearsal(bundle, interface, checked(interface.goals, GOAL))
 
     def eager() -> object:
         with torch.no_grad():
@@ -78,7 +82,7 @@ def calls(bundle: Bundle, policy: bytes) -> dict[str, Callable[[], object]]:
     return {
         "onnxruntime alone": lambda: session.run(names, feed),
         "torch, eager": eager,
-        "bundle": lambda: bundle.act(observation),
+        "bundle": lambda: policy.infer(feed),
         "policy tick": lambda: tick.play(state),
     }
 
@@ -140,7 +144,7 @@ def time_loop(bundle: Bundle, name: str) -> list[object]:
     try:
         with mock.patch.object(Control, "acts_at", acts_at):
             report = deploy(
-                bundle, robot, SECONDS, COMMAND, FOLDER / "log.mcap", keys=False, loop_rate=rate,
+                bundle, robot, SECONDS, GOAL, FOLDER / "log.mcap", keys=False, loop_rate=rate,
                 realtime=realtime,
             )  # fmt: skip
     finally:
@@ -151,7 +155,7 @@ def time_loop(bundle: Bundle, name: str) -> list[object]:
         name, report.ticks, report.missed, f"{late['p99.9']:.3f}", f"{late['max']:.3f}",
         f"{stolen() - before:.2f}", *(f"{1e3 * report.policy_ms[q]:.0f}" for q in QUANTILES),
         *(f"{1e3 * report.tick_ms[q]:.0f}" for q in QUANTILES),
-        f"{report.velocity_error_mean:.3f}", int(report.fell), report.fault or "",
+        f"{report.metrics['velocity_error']:.3f}", int(report.metrics["fell"]), report.fault or "",
     ]  # fmt: skip
 
 

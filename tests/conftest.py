@@ -92,23 +92,30 @@ def policy_network(inputs=(), outputs=(), file="policy.onnx") -> Network:
     return Network("policy", file, inputs, outputs or (Tensor("action", (12,)),))
 
 
-def go2_spec(of: Interface = GO2_INTERFACE, **changes) -> BundleSpec:
+def spec_for(interface: Interface, **changes) -> BundleSpec:
+    """Of a policy with one network and no memory that acts through an interface."""
+    robot, action = interface.robot, Tensor("action", interface.action_low.shape)
+    inputs = tuple(Input(t.name, t.shape, t.dtype) for t in interface.inputs)
     values = {
-        "task": "go2_velocity",
-        "networks": (policy_network(),),
-        "action": Tensor("action", (12,)),
-        "robot": "go2",
-        "rate": of.rate,
-        "action_low": (-1.0,) * 12,
-        "action_high": (1.0,) * 12,
-        "interface": {"name": of.name, "parameters": of.parameters()},
-        "joints": GO2.joints,
-        "stand": tuple(GO2.stand.tolist()),
-        "kp": tuple(GO2.kp.tolist()),
-        "kd": tuple(GO2.kd.tolist()),
-        "limits": GO2.limits,
+        "task": "test",
+        "networks": (policy_network(inputs, (action,)),),
+        "action": action,
+        "robot": robot.name,
+        "rate": interface.rate,
+        "action_low": tuple(interface.action_low.tolist()),
+        "action_high": tuple(interface.action_high.tolist()),
+        "interface": {"name": interface.name, "parameters": interface.parameters()},
+        "joints": robot.joints,
+        "stand": tuple(robot.stand.tolist()),
+        "kp": tuple(robot.kp.tolist()),
+        "kd": tuple(robot.kd.tolist()),
+        "limits": robot.limits,
     }
     return BundleSpec(**values | changes)
+
+
+def go2_spec(interface: Interface = GO2_INTERFACE, **changes) -> BundleSpec:
+    return spec_for(interface, **{"task": "go2_velocity"} | changes)
 
 
 def standing() -> bytes:

@@ -74,13 +74,9 @@ class SimulatedChain(StandIn):
             self.close()
             raise
         self.where = f"on {shown} at {robot.baud} baud, torque off"
-        self.reach = (f"robot.options.port={shown}", "command=[0,0,0]")
+        self.reach = (f"robot.options.port={shown}",)
         if calibration != robot.calibration:
-            self.reach = (
-                *self.reach[:1],
-                f"robot.options.calibration={calibration}",
-                "command=[0,0,0]",
-            )
+            self.reach = (*self.reach, f"robot.options.calibration={calibration}")
 
     def _make_link(self, path: Path) -> Path:
         if path.exists() and not path.is_symlink():

@@ -23,14 +23,15 @@ from motoric.hardware.dynamixel import protocol
 from motoric.hardware.dynamixel.emulator import Emulator, make_chain
 from motoric.hardware.dynamixel.models import ANGLE, REGISTERS
 from motoric.hardware.dynamixel.robot import Calibrated, DynamixelRobot, save_calibration
+from motoric.hardware.interfaces.joint_targets import JointTargets
 from motoric.hardware.interfaces.terms import Term
 from motoric.hardware.robot import RobotError
-from motoric.hardware.runtime.bundle import Bundle, BundleSpec, Tensor, write_bundle
+from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.runtime.log import read_log
 from motoric.scripts.cli import main
 
-from ...conftest import linear
+from ...conftest import linear, spec_for, write_policy
 
 ROOT = Path(__file__).resolve().parents[3]
 GOALS = {REGISTERS[n].address for n in ("goal_current", "goal_velocity", "goal_position")}
@@ -880,15 +881,8 @@ TERMS = (Term("joint_position", 6), Term("joint_velocity", 6, 0.05), Term("actio
 
 def write_arm_bundle(folder: Path, robot: DynamixelRobot, rate=50.0) -> None:
     """A policy that goes to TARGET."""
-    spec = robot.spec
-    write_bundle(folder, linear(np.zeros((18, 6)), TARGET), BundleSpec(
-        task="reach", inputs=(Tensor("observation", (18,), "float32"),),
-        action=Tensor("action", (6,), "float32"), robot="x_arm6", rate=rate,
-        action_low=(-1.0,) * 6, action_high=(1.0,) * 6, terms=TERMS, joints=spec.joints,
-        stand=tuple(spec.stand.tolist()), action_scale=(1.0,) * 6, kp=tuple(spec.kp.tolist()),
-        kd=tuple(spec.kd.tolist()), limits=spec.limits, command_low=(0.0,) * 3,
-        command_high=(0.0,) * 3,
-    ))  # fmt: skip
+    interface = JointTargets(robot.spec, rate, TERMS, (1.0,) * 6)
+    write_policy(folder, linear(np.zeros((18, 6)), TARGET), spec_for(interface))
 
 
 @pytest.mark.parametrize(("mode", "corrupt"), [(None, 0.0004), ("current", 0.0)])
@@ -910,7 +904,7 @@ def move_the_arm(tmp_path, mode, corrupt):
     with Arm(tmp_path, mode, corrupt) as arm:
         write_arm_bundle(tmp_path / "bundle", arm.robot)
         report = deploy(Bundle.load(tmp_path / "bundle", arm.robot.spec), arm.robot, 1.0,
-                        [0.0, 0.0, 0.0], tmp_path / "log.mcap", keys=False)  # fmt: skip
+                        None, tmp_path / "log.mcap", keys=False)  # fmt: skip
         assert not any(arm.values("torque_enable"))
         if report.fault is not None:
             return report.fault
@@ -926,13 +920,13 @@ def test_the_deploy_command(arm, tmp_path, capsys):
     write_arm_bundle(tmp_path / "run/bundle/best", arm.robot)
     (tmp_path / "run/config.yaml").write_text("")
     process = motoric(
-        "deploy", f"run={tmp_path / 'run'}", "robot=x_arm6", "duration=0.5", "command=[0,0,0]",
+        "deploy", f"run={tmp_path / 'run'}", "robot=x_arm6", "duration=0.5",
         f"robot.options.port={arm.emulator.port}",
         f"robot.options.calibration={arm.options['calibration']}", stdin=subprocess.DEVNULL,
     )  # fmt: skip
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, out + err
-    assert "walked" in out
+    assert "policy acted" in out
     assert not any(arm.values("torque_enable"))
     (log,) = (tmp_path / "run/logs").glob("*.mcap")
     assert f"log: {log}\n" in out

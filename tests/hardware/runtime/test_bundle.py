@@ -141,12 +141,10 @@ def test_another_robot_is_named(bundle_folder, robot, words):
 
 
 def with_terms(terms):
-    return go2_spec(interface={
-        "name": "joint_targets",
-        "parameters": GO2_INTERFACE.parameters() | {
-            "terms": [dataclasses.asdict(t) for t in terms]
-        },
-    })  # fmt: skip
+    listed = [dataclasses.asdict(term) for term in terms]
+    parameters = GO2_INTERFACE.parameters() | {"terms": listed}
+    interface = {"name": "joint_targets", "parameters": parameters}
+    return dataclasses.replace(go2_spec(), interface=interface)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +172,7 @@ def test_another_observation_is_named(tmp_path, terms, words):
     ],
 )
 def test_another_interface_is_named(tmp_path, interface, words):
-    write_policy(tmp_path / "b", spec=go2_spec(interface=interface))
+    write_policy(tmp_path / "b", spec=dataclasses.replace(go2_spec(), interface=interface))
     with pytest.raises(BundleError, match=words):
         Bundle.load(tmp_path / "b", GO2)
 

@@ -60,7 +60,7 @@ def deploying(run, *overrides):
     """`motoric deploy` as an operator starts it."""
     line = [sys.executable, "-m", "motoric.scripts.cli", "deploy", f"run={run}", *overrides]
     process = subprocess.Popen(
-        [*line, "command=[0,0,0]", "realtime=off"], stdin=subprocess.DEVNULL, text=True,
+        [*line, "goal=[0,0,0]", "realtime=off"], stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
@@ -159,7 +159,7 @@ def test_a_policy_process_that_was_stopped_ends_in_a_fault(bundle_folder):
     assert "fault" in output
     assert set(log.status[first:]) == {"fault"}
     assert set(log.reason[first:]) == {log.reason[first]}
-    assert not log.kp[first:].any()
+    assert not log.command.kp[first:].any()
     assert log.times[-1] - log.times[first] > 0.9  # it was damped for a second, then off
     damping = log.torque[first + 1 :] + 2.0 * log.velocity[first + 1 :]
     assert np.nanmax(np.abs(damping)) < QUIET

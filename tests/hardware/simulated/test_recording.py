@@ -40,10 +40,10 @@ def test_every_step_is_what_the_motors_did(tmp_path):
     assert set(log.reason) == {"by hand"}
     assert len(log.times) == simulation.steps - began
     commanded = np.array(log.status) == "commanded"
-    np.testing.assert_allclose(log.kp, np.where(commanded[:, None], GO2.kp, 0.0))
-    np.testing.assert_allclose(log.target[commanded] - (GO2.rest + 0.05), 0.0)
+    np.testing.assert_allclose(log.command.kp, np.where(commanded[:, None], GO2.kp, 0.0))
+    np.testing.assert_allclose(log.command.position[commanded] - (GO2.rest + 0.05), 0.0)
     i = log.status.index("commanded")
-    asked = GO2.kp * (log.target[i] - log.position[i]) - GO2.kd * log.velocity[i] + 0.5
+    asked = GO2.kp * (log.command.position[i] - log.position[i]) - GO2.kd * log.velocity[i] + 0.5
     np.testing.assert_allclose(log.torque[i + 1], asked, atol=0.3)  # velocity: at the step's end
     i = log.status.index("damped")
     np.testing.assert_allclose(log.torque[i + 1], -GO2.damping * log.velocity[i], atol=0.3)
@@ -65,7 +65,7 @@ def test_a_robot_process_leaves_its_record(tmp_path, how):
         robot.close()
     log = read_log(path)
     assert list(dict.fromkeys(log.status)) == ["off", "commanded", "damped"]
-    np.testing.assert_allclose(log.target[log.status.index("commanded")], GO2.stand)
+    np.testing.assert_allclose(log.command.position[log.status.index("commanded")], GO2.stand)
 
 
 def test_a_record_is_not_written_over(tmp_path):

@@ -402,7 +402,7 @@ def test_it_deploys_through_dds(bundle_folder, tmp_path, simulated, go2, urgent)
     report, log = run(bundle_folder, go2, tmp_path, 1.0)
     assert report.fault is None
     assert report.ended == "finished"
-    assert not report.fell
+    assert report.metrics["fell"] == 0
     active = np.array(log.status) == "active"
     assert log.base_height[active].min() > 0.2
     assert go2.damaged > 5
@@ -423,7 +423,7 @@ def test_a_lost_robot_ends_damped(bundle_folder, tmp_path, simulated, go2, name)
     report, log = run(bundle_folder, go2, tmp_path, 20.0)
     assert report.fault is not None
     assert "s old, at most 0.1 allowed" in report.fault
-    assert not log.kp[log.status.index("fault") :].any()
+    assert not log.command.kp[log.status.index("fault") :].any()
     assert not go2._sending
 
 
