@@ -93,7 +93,9 @@ class Go2Velocity(Task):
                 ),
             ),
             gait_frequency=2.0,
-            measures=("velocity_error", "speed", "distance", "power", "fell"),
+            measures=(
+                "velocity_error", "speed", "forward", "left", "turn", "distance", "power", "fell",
+            ),
         )  # fmt: skip
 
     def simulation(self, engine: str, rows: int, threads: int) -> Simulation:

@@ -8,11 +8,11 @@ import motoric.envs  # noqa: F401
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from motoric.control.command import MotorCommand, hold
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.make import make_vec
-from motoric.envs.registry import ENGINES
+from motoric.envs.registry import ENGINES, make_batch
 from motoric.envs.tasks.go2_velocity import Go2Velocity
-from motoric.envs.vector import BatchedVecEnv, BatchedVectorEnv
+from motoric.envs.vector import BatchedVectorEnv, BatchVecEnv
 from motoric.hardware.specs.go2 import GO2
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
@@ -23,24 +23,35 @@ def nominal(engine: str, n: int = 1, **options) -> BatchedEnv:
     return BatchedEnv(Go2Velocity(randomise=False, **options), n, engine=engine)
 
 
+def held(target: np.ndarray) -> MotorCommand:
+    return hold(target, GO2.kp, GO2.kd)
+
+
+def weight(env: BatchedEnv) -> np.ndarray:
+    """Mass of each robot with its payload, kg."""
+    if env.sim.model is not None and hasattr(env.sim, "mass"):
+        return env.sim.mass
+    return env.sim.model.body_mass.sum() + env.sim.payload
+
+
 @engines
 def test_stands_still_on_zero_actions(engine):
     env = nominal(engine, 2)
     for _ in range(100):
         _, _, terminated, _, _ = env.step(np.zeros((2, 12)))
         assert not terminated.any()
-    motion = env.motion
+    motion = env.measured
     assert np.abs(motion.base_velocity).max() < 0.05
     assert ((motion.base_position[:, 2] > 0.24) & (motion.base_position[:, 2] < 0.34)).all()
-    assert np.abs(motion.foot_height).max() < 0.005
-    np.testing.assert_allclose(motion.foot_force.sum(1), env.sim.mass * 9.81, rtol=0.05)
+    assert np.abs(motion.sensors["foot_height"]).max() < 0.005
+    np.testing.assert_allclose(motion.sensors["foot_force"].sum(1), weight(env) * 9.81, rtol=0.05)
 
 
 @engines
 def test_only_the_fallen_start_again(engine):
     env = nominal(engine, 2)
     action = np.zeros((2, 12))
-    action[1] = (GO2.rest - GO2.stand) / env.task.action_scale
+    action[1] = (GO2.rest - GO2.stand) / np.array(env.task.interface.action_scale)
     for _ in range(100):
         *_, terminated, truncated, info = env.step(action)
         if terminated[1]:
@@ -49,7 +60,7 @@ def test_only_the_fallen_start_again(engine):
     assert not truncated.any()
     assert env.steps[1] == 0
     assert env.steps[0] == info["episode_length"][1] > 5
-    assert env.motion.base_position[1, 2] == pytest.approx(GO2.base_height + 0.01, abs=1e-6)
+    assert env.measured.base_position[1, 2] == pytest.approx(GO2.base_height + 0.01, abs=1e-6)
 
 
 @engines
@@ -97,8 +108,8 @@ def test_saved_state_continues_bit_for_bit(engine):
 def test_latency_delays_the_motors(engine):
     env = nominal(engine, 4)
     env.sim.latency[:] = [0, 1, 3, 4]
-    before = env.motion.position[0].copy()
-    motion = env.motion
+    before = env.measured.position[0].copy()
+    motion = env.measured
     motion.base_position[:, 2] = 1.0  # in the air: nothing but motors and gravity
     still = np.zeros((4, 6))
     pose = env.task.reset(np.full((4, 64), 0.5))[0]
@@ -107,10 +118,10 @@ def test_latency_delays_the_motors(engine):
     physics = env.task.physics(np.zeros((4, 8)))
     physics.latency = np.array([0, 1, 3, 4])
     env.sim.reset(np.arange(4), pose, physics)
-    env.sim.step(np.tile(before + 0.3, (4, 1)), 4)
+    env.sim.step(held(np.tile(before + 0.3, (4, 1))), 4)
     moved = np.abs(env.sim.measure().position - before).max(1)
     assert moved[0] > moved[1] > moved[2] > moved[3]
-    env.sim.step(np.tile(before + 0.3, (4, 1)), 1)
+    env.sim.step(held(np.tile(before + 0.3, (4, 1))), 1)
     late = np.abs(env.sim.measure().position - before).max(1)[3]
     assert late > 1.5 * moved[3], "it arrives with the next step"
 
@@ -118,13 +129,14 @@ def test_latency_delays_the_motors(engine):
 @engines
 def test_physics_and_pushes_reach_the_robot(engine):
     env = nominal(engine, 2)
-    pose, _ = env.task.reset(np.full((2, 64), 0.5))
+    pose = env.task.reset(np.full((2, 64), 0.5))[0]
     physics = env.task.physics(np.zeros((2, 8)))
     physics.payload[:] = [0.0, 2.0]
     physics.strength[:] = [1.0, 0.5]
     env.sim.reset(np.arange(2), pose, physics)
-    assert env.sim.mass[1] - env.sim.mass[0] == pytest.approx(2.0)
-    env.sim.step(pose.position + 0.5, 1)
+    light, heavy = weight(env)
+    assert heavy - light == pytest.approx(2.0)
+    env.sim.step(held(pose.position + 0.5), 1)
     full, half = np.abs(env.sim.measure().torque)
     np.testing.assert_allclose(half, 0.5 * full, rtol=0.2)
     env.sim.reset(np.arange(2), pose, physics)
@@ -139,12 +151,12 @@ def test_engines_agree_while_nothing_touches():
     paths = {}
     for engine in ENGINES:
         env = nominal(engine)
-        pose, _ = env.task.reset(np.full((1, 64), 0.3))
+        pose = env.task.reset(np.full((1, 64), 0.3))[0]
         pose.base_position[:, 2] = 8.0
         env.sim.reset(np.zeros(1, np.int64), pose, env.task.physics(np.zeros((1, 8))))
         path = []
         for i in range(50):
-            env.sim.step(GO2.stand + 0.4 * np.sin(0.3 * i + np.arange(12))[None], 4)
+            env.sim.step(held(GO2.stand + 0.4 * np.sin(0.3 * i + np.arange(12))[None]), 4)
             path.append(env.sim.measure())
         paths[engine] = path
     for a, b in zip(paths["mujoco"], paths["pybullet"], strict=True):
@@ -154,31 +166,30 @@ def test_engines_agree_while_nothing_touches():
 
 
 def test_gymnasium_and_stable_baselines3_accept_pybullet():
-    env = gym.make("motoric/Go2VelocityBullet-v0")
+    env = gym.make("motoric/go2_velocity", engine="pybullet")
     gymnasium_check(env.unwrapped, skip_render_check=True)
-    sb3_check(gym.make("motoric/Go2VelocityBullet-v0").unwrapped)
+    sb3_check(gym.make("motoric/go2_velocity", engine="pybullet").unwrapped)
 
 
 def test_pybullet_as_a_vector():
-    name, mode = "motoric/Go2VelocityBullet-v0", "vector_entry_point"
-    envs = gym.make_vec(name, num_envs=2, vectorization_mode=mode)
+    name, mode = "motoric/go2_velocity", "vector_entry_point"
+    envs = gym.make_vec(name, num_envs=2, vectorization_mode=mode, engine="pybullet")
     assert isinstance(envs.unwrapped, BatchedVectorEnv)
     obs, _ = envs.reset(seed=5)
-    single, _ = gym.make(name).reset(seed=6)
+    single, _ = gym.make(name, engine="pybullet").reset(seed=6)
     assert np.array_equal(obs[1], single)
-    vec = make_vec("go2_velocity", 2, 5, "pybullet")
-    assert isinstance(vec, BatchedVecEnv)
+    vec = BatchVecEnv(make_batch("go2_velocity", 2, 5, "pybullet"))
     vec.seed(5)
     assert np.array_equal(vec.reset(), obs)
 
 
 def test_unfitting_engines_are_named():
-    with pytest.raises(ValueError, match="engine: 'dart', expected one of mujoco, pybullet"):
+    with pytest.raises(ValueError, match="'dart', go2_velocity runs in mujoco, pybullet only"):
         nominal("dart")
     with pytest.raises(ValueError, match="num_envs: 5000, expected at most"):
         nominal("pybullet", 5000)
     with pytest.raises(ValueError, match="engine: 'pybullet', but Pendulum-v1 is not"):
-        make_vec("Pendulum-v1", 1, 0, "pybullet")
+        make_batch("Pendulum-v1", 1, 0, "pybullet")
 
 
 def test_tasks_import_no_engine():

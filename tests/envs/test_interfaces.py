@@ -7,29 +7,29 @@ import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.vector import AutoresetMode
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.make import make_vec
+from motoric.envs.registry import make_batch
 from motoric.envs.tasks.go2_velocity import Go2Velocity
-from motoric.envs.vector import BatchedVecEnv, BatchedVectorEnv
+from motoric.envs.vector import BatchedVectorEnv, BatchVecEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 
 def test_gymnasium_accepts_it():
-    env = gym.make("motoric/Go2Velocity-v0")
+    env = gym.make("motoric/go2_velocity")
     gymnasium_check(env.unwrapped, skip_render_check=True)
 
 
 def test_stable_baselines3_accepts_it():
-    sb3_check(gym.make("motoric/Go2Velocity-v0").unwrapped)
+    sb3_check(gym.make("motoric/go2_velocity").unwrapped)
 
 
 def test_made_as_a_vector_it_is_the_batched_one():
-    name, mode = "motoric/Go2Velocity-v0", "vector_entry_point"
+    name, mode = "motoric/go2_velocity", "vector_entry_point"
     envs = gym.make_vec(name, num_envs=3, vectorization_mode=mode)
     assert isinstance(envs.unwrapped, BatchedVectorEnv)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     obs, _ = envs.reset(seed=5)
-    single, _ = gym.make("motoric/Go2Velocity-v0").reset(seed=6)
+    single, _ = gym.make("motoric/go2_velocity").reset(seed=6)
     assert np.array_equal(obs[1], single)
     assert envs.observation_space.contains(obs)
 
@@ -37,7 +37,7 @@ def test_made_as_a_vector_it_is_the_batched_one():
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
 def test_without_a_seed_every_one_is_another(make):
     """And a reset without one goes on where the last episode ended, as Gymnasium has it."""
-    one, two = (make("motoric/Go2Velocity-v0") for _ in range(2))
+    one, two = (make("motoric/go2_velocity") for _ in range(2))
     first = one.reset()[0]
     assert not np.array_equal(first, two.reset()[0])
     assert not np.array_equal(first, one.reset()[0])
@@ -46,8 +46,8 @@ def test_without_a_seed_every_one_is_another(make):
     assert np.array_equal(two.reset()[0], again[1])
 
 
-def short(n: int) -> BatchedVecEnv:
-    return BatchedVecEnv(Go2Velocity(randomise=False, episode_seconds=0.2), n)
+def short(n: int) -> BatchVecEnv:
+    return BatchVecEnv(BatchedEnv(Go2Velocity(randomise=False, episode_seconds=0.2), n))
 
 
 def test_time_limit_is_truncation_with_the_final_observation():
@@ -69,8 +69,13 @@ def test_time_limit_is_truncation_with_the_final_observation():
 
 def test_a_fall_is_termination():
     task = Go2Velocity(randomise=False)
-    fold = np.tile((task.robot.rest - task.robot.stand) / task.action_scale, (1, 1))
-    vec, gymnasium = BatchedVecEnv(task, 1), BatchedVectorEnv("go2_velocity", 1, randomise=False)
+    fold = np.tile(
+        (task.robot.rest - task.robot.stand) / np.array(task.interface.action_scale), (1, 1)
+    )
+    vec, gymnasium = (
+        BatchVecEnv(BatchedEnv(task, 1)),
+        BatchedVectorEnv("go2_velocity", 1, randomise=False),
+    )
     vec.reset()
     gymnasium.reset(seed=0)
     for _ in range(100):
@@ -90,7 +95,9 @@ def test_a_fall_is_termination():
 def test_only_the_fallen_start_again():
     env = BatchedEnv(Go2Velocity(randomise=False), 3)
     action = np.zeros((3, 12))
-    action[1] = (env.task.robot.rest - env.task.robot.stand) / env.task.action_scale
+    action[1] = (env.task.robot.rest - env.task.robot.stand) / np.array(
+        env.task.interface.action_scale
+    )
     for _ in range(100):
         *_, terminated, _, info = env.step(action)
         if terminated[1]:
@@ -101,13 +108,19 @@ def test_only_the_fallen_start_again():
 
 
 def test_gymnasium_ids_and_unknown_names():
-    vec = make_vec("Pendulum-v1", 2, 0)
+    vec = BatchVecEnv(make_batch("Pendulum-v1", 2))
     assert vec.num_envs == 2
     with pytest.raises(ValueError, match="neither a task"):
-        make_vec("NoSuchThing-v9", 1, 0)
+        make_batch("NoSuchThing-v9", 1)
 
 
 def test_ppo_runs_on_it():
-    model = PPO("MlpPolicy", make_vec("go2_velocity", 8, 0), n_steps=8, batch_size=64, device="cpu")
+    model = PPO(
+        "MlpPolicy",
+        BatchVecEnv(make_batch("go2_velocity", 8)),
+        n_steps=8,
+        batch_size=64,
+        device="cpu",
+    )
     model.learn(128)
     assert model.num_timesteps == 128

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from motoric.envs.registry import make_batch, make_task
+from motoric.envs.registry import make_batch
 
 N, STEPS = 256, 60
 
@@ -16,8 +16,8 @@ def test_most_of_a_step_is_physics(task, least):
 
     With all around the physics three times slower the Go2 has 0.84, HalfCheetah 0.94 to 0.96.
     """
-    env = make_batch(make_task(task, {}), N, num_threads=1)
-    action = np.random.default_rng(0).uniform(-0.3, 0.3, (N, env.task.action_size))
+    env = make_batch(task, N, num_threads=1)
+    action = np.random.default_rng(0).uniform(-0.3, 0.3, (N, env.action_space.shape[0]))
     step, physics, rest = env.sim.step, [], []
 
     def timed(*arguments) -> None:

@@ -3,12 +3,14 @@
 import mujoco
 import numpy as np
 import pytest
+from motoric.control.command import hold
 from motoric.control.limits import limit_target
+from motoric.control.rotation import rotate_inverse
 from motoric.envs.batched import BatchedEnv
-from motoric.envs.engine import rotate_inverse
 from motoric.envs.random import uniform
+from motoric.envs.task import Step
 from motoric.envs.tasks.go2_velocity import Go2Velocity
-from motoric.hardware.interfaces.terms import TERMS, Term, observe, projected_gravity
+from motoric.hardware.interfaces.terms import TERMS, Term, Terms, projected_gravity
 from motoric.hardware.models import load_model
 from motoric.hardware.specs.go2 import GO2
 
@@ -33,16 +35,16 @@ def test_stands_still_on_zero_actions():
     for _ in range(250):
         _, _, terminated, _, _ = env.step(np.zeros((4, 12)))
         assert not terminated.any()
-    motion = env.motion
+    motion = env.measured
     assert np.abs(motion.base_velocity).max() < 0.05
     assert ((motion.base_position[:, 2] > 0.24) & (motion.base_position[:, 2] < 0.34)).all()
     weight = env.model.body_mass.sum() * 9.81
-    np.testing.assert_allclose(motion.foot_force.sum(1), weight, rtol=0.05)
+    np.testing.assert_allclose(motion.sensors["foot_force"].sum(1), weight, rtol=0.05)
 
 
 def test_falls_when_the_legs_fold():
     env = nominal(2)
-    fold = np.tile((GO2.rest - GO2.stand) / env.task.action_scale, (2, 1))
+    fold = np.tile((GO2.rest - GO2.stand) / np.array(env.task.interface.action_scale), (2, 1))
     ended = np.zeros(2, bool)
     for _ in range(100):
         _, _, terminated, _, _ = env.step(fold)
@@ -62,9 +64,9 @@ def test_left_and_right_are_mirror_images():
     for _ in range(25):
         action = rng.normal(0, 0.15, 12)
         env.step(np.stack([action, action[MIRROR_LEGS] * MIRROR_SIGN]))
-    a, b = env.motion.position
+    a, b = env.measured.position
     np.testing.assert_allclose(a[MIRROR_LEGS] * MIRROR_SIGN, b, atol=2e-3)
-    va, vb = env.motion.base_velocity
+    va, vb = env.measured.base_velocity
     np.testing.assert_allclose(va * [1, -1, 1], vb, atol=1e-2)
 
 
@@ -89,33 +91,38 @@ def test_rotations_agree_with_mujoco():
 
 def test_observation_does_not_know_heading_or_place():
     env = nominal(2)
-    env.hold_command([0.5, 0.0, 0.0])
-    for array in vars(env.episode).values():
-        array[1] = array[0]
+    env.hold_goal([0.5, 0.0, 0.0])
+    for kind in (env.goal, env.memory, env.episode):
+        for array in kind.values():
+            array[1] = array[0]
     qpos = env.sim.qpos
     qpos[1] = qpos[0]
     env.sim.qvel[:] = 0
     qpos[0, 3:7], qpos[1, 3:7] = [1, 0, 0, 0], [np.cos(0.7), 0, 0, np.sin(0.7)]
     qpos[1, :2] += [3.0, -2.0]
-    env.motion = env.sim.measure()
-    first, second = env._observe()
+    env.measured = env._measure()
+    first, second = env._observe(slice(None))["observation"]
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
 def test_every_term_reaches_the_observation():
     env = nominal()
-    assert {t.name for t in env.task.terms} <= set(TERMS)
-    assert env.reset(0).shape == (1, sum(t.size for t in env.task.terms))
+    terms = env.task.interface.terms
+    assert {t.name for t in terms} <= {*TERMS, "goal.velocity"}
+    assert env.reset(0).shape == (1, sum(t.size for t in terms))
     with pytest.raises(ValueError, match="'nose': unknown"):
-        observe((Term("nose", 1),), None)  # type: ignore[arg-type]
+        Terms((Term("nose", 1),))
 
 
 def test_reward_prefers_the_commanded_velocity():
     env = nominal(3)
-    env.hold_command([0.5, 0.0, 0.0])
-    motion = env.motion
+    env.hold_goal([0.5, 0.0, 0.0])
+    motion = env.measured
     motion.base_velocity[:] = [[0.0, 0, 0], [0.5, 0, 0], [1.0, 0, 0]]
-    _, terms = env.task.reward(motion, env.episode, np.zeros((3, 12)))
+    step = Step(
+        motion, motion, env.goal, env.memory, np.zeros((3, 12)), env.command, env.episode, env.steps
+    )
+    _, terms = env.task.reward(step)
     still, right, fast = terms["track_velocity"]
     assert right > still
     assert right > fast
@@ -166,10 +173,11 @@ def test_saved_state_continues_bit_for_bit():
 
 def test_randomised_physics_reaches_the_simulation():
     env = BatchedEnv(Go2Velocity(), 64, seed=0)
-    friction = env.sim._friction[:, env.sim._foot_geom, 0]
+    base = env.sim._parts[0].base
+    friction = env.sim._friction[:, env.sim._parts[0].feet, 0]
     assert 0.4 <= friction.min() < 0.5
     assert 1.1 < friction.max() < 1.2
-    mass = env.sim._mass[:, env.sim._base] - env.model.body_mass[env.sim._base]
+    mass = env.sim._mass[:, base] - env.model.body_mass[base]
     assert mass.min() < -0.5
     assert mass.max() > 1.5
     assert set(env.sim.latency) == {0, 1, 2, 3}
@@ -185,7 +193,7 @@ def test_latency_delays_the_motors():
     env.sim.qpos[:, 7:], env.sim.qvel[:] = before, 0
     env.sim.qpos[:, :7] = [0, 0, 1.0, 1, 0, 0, 0]  # in the air: nothing but motors and gravity
     env.sim.ctrl[:] = before
-    env.sim.step(np.tile(before + 0.3, (4, 1)), 4)
+    env.sim.step(hold(np.tile(before + 0.3, (4, 1)), GO2.kp, GO2.kd), 4)
     moved = np.abs(env.sim.qpos[:, 7:] - before).max(1)
     assert moved[0] > moved[1] > moved[2] > moved[3]
     assert np.array_equal(env.sim.ctrl[3], before + 0.3), "it arrives with the next step"
