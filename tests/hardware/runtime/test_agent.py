@@ -65,3 +65,33 @@ def test_metrics_are_numbers():
     moving = dataclasses.replace(state(), base_velocity=np.array([0.3, 0.4, 0.0]))
     found = agent.measure(agent.measured(moving, 0.0))
     assert found == pytest.approx({"velocity_error": 0.5, "distance": 0.01, "fell": 0.0})
+
+
+def test_a_robot_sees_and_does_what_it_did_in_training():
+    """The same states and actions give the same observations and wishes, tick by tick."""
+    from motoric.envs.batched import BatchedEnv
+    from motoric.envs.tasks.go2_velocity import Go2Velocity
+
+    env = BatchedEnv(Go2Velocity(randomise=False), 1, seed=3)
+    env.hold_goal([0.5, 0.1, -0.2])
+    wanted = env.reset()
+    interface = env.interface
+    assert interface is not None
+    env.memory["phase"][:] = 0.0
+    wanted = env._observe(slice(None))["observation"]
+    agent = Agent(interface, checked(interface.goals, [0.5, 0.1, -0.2]))
+    rng = np.random.default_rng(0)
+    for step in range(10):
+        seen = env.measured
+        now = RobotState(
+            0.0, step, seen.position[0], seen.velocity[0], seen.torque[0], seen.orientation[0],
+            seen.angular_velocity[0],
+        )  # fmt: skip
+        measured = agent.measured(now, 100.0 + step * env.control_dt)
+        np.testing.assert_allclose(agent.observe(measured)["observation"], wanted, atol=1e-6)
+        action = rng.uniform(-0.3, 0.3, 12).astype(np.float32)
+        wish = agent.command(action, measured)
+        scale = np.array(interface.action_scale)
+        np.testing.assert_allclose(wish.position, GO2.stand + scale * action, atol=1e-6)
+        wanted, _, ended, _, _ = env.step(action[None])
+        assert not ended.any()
