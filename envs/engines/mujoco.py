@@ -39,7 +39,7 @@ class MujocoSimulation:
         self._xpos, self._xquat = batch.bind("xpos"), batch.bind("xquat")
         self._mocap = batch.bind("mocap_pos") if model.nmocap else None
         self._wrench = batch.bind("xfrc_applied")
-        sensor = batch.bind("sensordata")
+        self._sensor = sensor = batch.bind("sensordata")
         self._parts = [_Part(model, placed.robot, placed.prefix) for placed in scene.robots]
         self._named = {
             model.sensor(i).name: sensor[:, adr : adr + dim]
@@ -212,10 +212,10 @@ class MujocoSimulation:
             velocity, angular = np.zeros((worlds, 3)), np.zeros((worlds, 3))
         sensors: dict[str, NDArray[Any]] = {}
         if len(part.feet):
+            feet = len(part.feet)
             sensors["foot_height"] = self._site[:, part.foot_sites, 2] - part.foot_radius
-            for name, sources in (("foot_velocity", part.speeds), ("foot_force", part.touches)):
-                sensors[name] = np.stack([self._named[source] for source in sources], axis=1)
-            sensors["foot_force"] = sensors["foot_force"][:, :, 0]
+            sensors["foot_velocity"] = self._sensor[:, part.speeds].reshape(worlds, feet, 3)
+            sensors["foot_force"] = self._sensor[:, part.touches]
         for source, name in part.sensors:
             sensors[name] = self._named[source].copy()
         for name in self._objects:
@@ -298,9 +298,6 @@ class _Part:
 
     def __init__(self, model: mujoco.MjModel, robot: Any, prefix: str) -> None:
         self.qpos, self.qvel = joint_addresses(model, robot, prefix)
-        if np.array_equal(self.qpos, np.arange(self.qpos[0], self.qpos[0] + len(self.qpos))):
-            # A slice is a view, and copied in a third of the time.
-            self.qpos = np.arange(self.qpos[0], self.qpos[-1] + 1)
         first = model.body(model.joint(prefix + robot.joints[0]).bodyid[0])
         root = int(model.body_rootid[first.id])
         free = [
@@ -314,15 +311,26 @@ class _Part:
         self.feet = np.array([model.geom(f).id for f in feet], np.int64)
         self.foot_sites = np.array([model.site(f).id for f in feet], np.int64)
         self.foot_radius = model.geom_size[self.feet, 0]
-        self.touches = [f"{f}_touch" for f in feet]
-        self.speeds = [f"{f}_velocity" for f in feet]
+        touches, speeds = [f"{f}_touch" for f in feet], [f"{f}_velocity" for f in feet]
+        self.touches, self.speeds = (
+            sensor_addresses(model, touches),
+            sensor_addresses(model, speeds),
+        )
         self.motors = np.array([
             i for name in robot.joints for i in range(model.nu)
             if model.actuator_trnid[i, 0] == model.joint(prefix + name).id
         ])  # fmt: skip
-        own = {*self.touches, *self.speeds}
+        own = {*touches, *speeds}
         names = [model.sensor(i).name for i in range(model.nsensor)]
         self.sensors = [(n, n.removeprefix(prefix)) for n in names if n not in own]
+
+
+def sensor_addresses(model: mujoco.MjModel, names: list[str]) -> NDArray[np.int64]:
+    """Where the numbers of some sensors are in sensordata, in their order."""
+    ranges = [
+        np.arange(s.adr[0], s.adr[0] + s.dim[0]) for s in (model.sensor(name) for name in names)
+    ]
+    return np.concatenate([*ranges, np.zeros(0, np.int64)]).astype(np.int64)
 
 
 def _is_row(value: Array, row: Array) -> bool:
