@@ -26,6 +26,21 @@ def speed(measured: Measured, goal: Goal, dt: float) -> Array:
     return np.linalg.norm(measured.base_velocity[:, :2], axis=1)
 
 
+def forward(measured: Measured, goal: Goal, dt: float) -> Array:
+    """Velocity of the base along its own x, m/s, [N]."""
+    return measured.base_velocity[:, 0]
+
+
+def left(measured: Measured, goal: Goal, dt: float) -> Array:
+    """Velocity of the base along its own y, m/s, [N]."""
+    return measured.base_velocity[:, 1]
+
+
+def turn(measured: Measured, goal: Goal, dt: float) -> Array:
+    """Of the base about its own z, rad/s, [N]."""
+    return measured.angular_velocity[:, 2]
+
+
 def distance(measured: Measured, goal: Goal, dt: float) -> Array:
     """Travelled in the plane in this step, m, [N]."""
     return speed(measured, goal, dt) * dt
@@ -46,6 +61,9 @@ def fell(measured: Measured, goal: Goal, dt: float) -> Array:
 METRICS: dict[str, tuple[Metric, Callable[[Measured, Goal, float], Array]]] = {
     "velocity_error": (Metric("velocity_error", "m/s", "mean", "velocity error"), velocity_error),
     "speed": (Metric("speed", "m/s", "mean", "speed"), speed),
+    "forward": (Metric("forward", "m/s", "mean", "forward"), forward),
+    "left": (Metric("left", "m/s", "mean", "left"), left),
+    "turn": (Metric("turn", "rad/s", "mean", "turn"), turn),
     "distance": (Metric("distance", "m", "sum", "distance"), distance),
     "power": (Metric("power", "W", "mean", "motor power"), power),
     "fell": (Metric("fell", "", "any", "fell"), fell),

@@ -105,7 +105,7 @@ class Plot:
     """Lines over the last seconds."""
 
     def __init__(self, page: Page, title: str, lines: tuple[str, ...], unit: str) -> None:
-        self._rows: deque[tuple[float, ...]] = deque()
+        self.rows: deque[tuple[float, ...]] = deque()
         series: list[Any] = [uplot.Series(label="s")]
         for line, colour in zip(lines, COLOURS, strict=False):
             series.append(uplot.Series(label=line, stroke=colour, width=2))
@@ -116,16 +116,16 @@ class Plot:
         )  # fmt: skip
 
     def add(self, now: float, *values: float) -> None:
-        self._rows.append((now, *values))
-        while self._rows[0][0] < now - HISTORY:
-            self._rows.popleft()
+        self.rows.append((now, *values))
+        while self.rows[0][0] < now - HISTORY:
+            self.rows.popleft()
 
     def clear(self) -> None:
-        self._rows.clear()
+        self.rows.clear()
 
     def show(self) -> None:
-        if self._rows:
-            columns = np.array(self._rows, np.float64).T
+        if self.rows:
+            columns = np.array(self.rows, np.float64).T
             self._handle.data = tuple(np.ascontiguousarray(c) for c in columns)
 
 
@@ -156,6 +156,11 @@ class MetricPlots:
     def goals(self) -> set[tuple[str, int]]:
         """The numbers of the goal that are drawn, by part."""
         return {(asked[0].name, asked[1]) for _, asked, _ in self._plots if asked is not None}
+
+    def lines(self, metric: str) -> NDArray[np.float64]:
+        """What is drawn of a metric, [lines, T]."""
+        plot = next(plot for m, _, plot in self._plots if m.name == metric)
+        return np.array(plot.rows).T[1:]
 
     def clear(self) -> None:
         for _, _, plot in self._plots:

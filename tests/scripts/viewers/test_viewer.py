@@ -14,39 +14,32 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 from motoric.hardware.models import load_model
-from motoric.hardware.runtime.bundle import Bundle, write_bundle
+from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.specs.go2 import GO2
 from motoric.scripts.config import UserError
-from motoric.scripts.viewers.live import make_scene
-from motoric.scripts.viewers.native import DOWN, UP, Keys
+from motoric.scripts.viewers.live import Live, asked_for, picture, step_of
+from motoric.scripts.viewers.native import DOWN, LEFT, PAGE_UP, UP, Keys
 from motoric.scripts.viewers.video import Camera, record_video
 from motoric.scripts.viewers.web import LivePage
 
-from ...conftest import TERMS, go2_spec, linear
+from ...conftest import TERMS, linear, write_policy
+from .conftest import wait_until
 
 OPTIONS = {"randomise": False}
-COMMAND = 42  # where the command is in the observation
+FORWARD = 42  # where the goal is in the observation
 
 
 @pytest.fixture
 def bundle(tmp_path) -> Bundle:
-    """Stands; all thighs lean back in proportion to the forward command."""
+    """Stands; all thighs lean back in proportion to the forward velocity asked for."""
     weight = np.zeros((sum(t.size for t in TERMS), 12))
-    weight[COMMAND, 1::3] = 0.4
-    write_bundle(tmp_path / "bundle", linear(weight, np.zeros(12)), go2_spec())
-    return Bundle.load(tmp_path / "bundle")
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    weight[FORWARD, 1::3] = 0.4
+    return Bundle.load(write_policy(tmp_path / "bundle", linear(weight, np.zeros(12))))
 
 
 @pytest.fixture
 def live(bundle, port):
-    page = LivePage(make_scene(bundle, OPTIONS, 0), "go2_velocity", "127.0.0.1", port)
+    page = LivePage(Live(bundle, OPTIONS, 0), "go2_velocity", "127.0.0.1", port)
     stop = threading.Event()
     thread = threading.Thread(target=page.run, args=(stop,), daemon=True)
     thread.start()
@@ -56,41 +49,10 @@ def live(bundle, port):
     page.close()
 
 
-def chromium() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium here: .ci/system browser installs it")
-    return found
-
-
-@pytest.fixture
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(),
-            args=["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
-                  "--enable-unsafe-swiftshader"],
-        )  # fmt: skip
-        yield browser
-        browser.close()
-
-
-def picture(tab) -> np.ndarray:
+def screenshot(tab) -> np.ndarray:
     """The part of the page where nothing but the 3-D view is; int16 [H, W, 3]."""
     data = imageio.imread(tab.screenshot())[200:560, :620, :3]
     return np.asarray(data, np.int16)
-
-
-def wait_until(what, seconds=60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_page_in_a_browser(live, browser, port):
@@ -103,7 +65,7 @@ def test_page_in_a_browser(live, browser, port):
 
     # The robot is visible: its dark parts are there, and gone when its geometry is hidden.
     def dark() -> int:
-        return int((picture(tab).max(axis=2) < 90).sum())
+        return int((screenshot(tab).max(axis=2) < 90).sum())
 
     assert wait_until(lambda: (tab.wait_for_timeout(300), dark())[1] > 300), dark()
     with_robot = dark()
@@ -113,8 +75,8 @@ def test_page_in_a_browser(live, browser, port):
     for group in live.page.scene._mesh_groups:
         group.handle.visible = True
 
-    # The real slider, by the keyboard: the command changes, and the robot with it.
-    before = live.scene.qpos[8]
+    # The real slider, by the keyboard: the goal changes, and the robot with it.
+    before = live.live.pose[8]
     slider = tab.get_by_role("slider").nth(1)
     for candidate in tab.get_by_role("slider").all():
         if candidate.get_attribute("aria-valuemin") == "-0.6":
@@ -122,8 +84,8 @@ def test_page_in_a_browser(live, browser, port):
     slider.focus()
     for _ in range(20):
         slider.press("ArrowRight")
-    assert wait_until(lambda: live.scene.command[0] > 0.8), live.scene.command
-    assert wait_until(lambda: live.scene.qpos[8] - before > 0.1), "the robot did not move"
+    assert wait_until(lambda: live.live.goal["velocity"][0] > 0.8), live.live.goal
+    assert wait_until(lambda: live.live.pose[8] - before > 0.1), "the robot did not move"
 
     # Pause stops time, Step makes one step of it, Go on goes on.
     tab.get_by_text("Pause", exact=True).click()
@@ -139,7 +101,10 @@ def test_page_in_a_browser(live, browser, port):
 
     tab.get_by_text("Reset", exact=True).click()
     assert wait_until(lambda: live.time < at)
-    assert tab.locator(".uplot").count() == 4
+    assert tab.locator(".uplot").count() == 1 + 7  # the reward; all metrics but whether it fell
+    (asked, measured) = live.metrics.lines("forward")
+    assert asked[-1] == pytest.approx(live.live.goal["velocity"][0])
+    assert np.isfinite(measured).all()
     assert not errors
 
 
@@ -167,35 +132,57 @@ def test_a_port_in_use_is_one_line(bundle, port):
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(UserError, match=rf"viewer.port: {port} can't be used on 127.0.0.1"):
-            LivePage(make_scene(bundle, OPTIONS, 0), "t", "127.0.0.1", port)
+            LivePage(Live(bundle, OPTIONS, 0), "t", "127.0.0.1", port)
 
 
-def test_scene_holds_and_clips_commands(bundle):
-    scene = make_scene(bundle, OPTIONS, 0)
-    scene.set_command([5.0, 0.0, 0.0])
-    np.testing.assert_array_equal(scene.command, [1.0, 0.0, 0.0])
-    sample = scene.step()
-    assert sample.velocity is not None
-    np.testing.assert_array_equal(scene.command, [1.0, 0.0, 0.0])
-    scene.push([0.0, 2.0, 0.0])
-    assert scene.step().velocity[1] != 0
-    scene.reset()
-    np.testing.assert_array_equal(scene.command, [1.0, 0.0, 0.0])
+def test_a_goal_is_held_and_clipped(bundle):
+    live = Live(bundle, OPTIONS, 0)
+    live.set_goal({"velocity": [5.0, 0.0, 0.0]})
+    np.testing.assert_array_equal(live.goal["velocity"], [1.0, 0.0, 0.0])
+    assert set(live.step().metrics) == {metric.name for metric in live.metrics}
+    np.testing.assert_array_equal(live.goal["velocity"], [1.0, 0.0, 0.0])
+    live.push([0.0, 2.0, 0.0])
+    assert abs(live.step().metrics["left"]) + abs(live.step().metrics["forward"]) > 0.3
+    live.reset()
+    np.testing.assert_array_equal(live.goal["velocity"], [1.0, 0.0, 0.0])
+    with pytest.raises(UserError, match=r"goal\.velocity: forward 9, the policy was trained for"):
+        Live(bundle, OPTIONS, 0, goal=[9.0, 0.0, 0.0])
 
 
-def test_keys_of_the_native_window(bundle):
-    scene = make_scene(bundle, OPTIONS, 0)
-    scene.set_command([0.0, 0.0, 0.0])
-    keys = Keys(scene)
+def test_keys_of_the_native_window(bundle, capsys):
+    live = Live(bundle, OPTIONS, 0, goal=[0.0, 0.0, 0.0])
+    keys = Keys(live)
+    assert keys.help.startswith("up/down: forward; left/right: turn; page up/down: left; space")
     keys(UP)
     keys(UP)
     keys(DOWN)
-    np.testing.assert_allclose(scene.command, 0.0, err_msg="changed from the window's thread")
+    np.testing.assert_allclose(
+        live.goal["velocity"], 0.0, err_msg="changed from the window's thread"
+    )
     keys.apply()
-    np.testing.assert_allclose(scene.command, [0.1, 0.0, 0.0])
+    np.testing.assert_allclose(live.goal["velocity"], [0.1, 0.0, 0.0])
+    keys(LEFT)
+    keys(PAGE_UP)
     keys(32)
     keys.apply()
+    np.testing.assert_allclose(live.goal["velocity"], [0.1, 0.05, 0.1])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "goal: forward +0.10 m/s, left +0.05 m/s, turn +0.10 rad/s"
+    )
     assert keys.paused
+
+
+def test_pieces(bundle):
+    live = Live(bundle, OPTIONS, 0)
+    part = live.goals[0]
+    assert asked_for(live.goals, "turn") == asked_for(live.goals, "velocity.turn") == (part, 2)
+    assert asked_for(live.goals, "speed") is None
+    assert [step_of(0, size, 10) for size in (1, 2, 3, 0.4, 77)] == [0.1, 0.2, 0.5, 0.05, 10]
+    grey, colour = np.zeros((1, 8, 9), np.uint8), np.zeros((8, 9, 3), np.uint8)
+    stack = np.stack([np.full((8, 9), i, np.uint8) for i in range(4)])
+    assert picture(grey).shape == picture(colour).shape == picture(stack).shape == (8, 9, 3)
+    assert (picture(stack) == 3).all(), "the newest"
+    assert picture(np.zeros(8, np.uint8)) is picture(colour.astype(np.float32)) is None
 
 
 def test_native_without_a_screen_is_one_line(bundle, monkeypatch):
@@ -204,7 +191,7 @@ def test_native_without_a_screen_is_one_line(bundle, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(UserError, match="try viewer=web"):
-        show(make_scene(bundle, OPTIONS, 0))
+        show(Live(bundle, OPTIONS, 0))
 
 
 @pytest.fixture
@@ -266,7 +253,7 @@ def test_native_window(bundle, tmp_path, screen):
 def test_video(bundle, tmp_path):
     path = tmp_path / "videos" / "a.mp4"
     count = record_video(
-        bundle, OPTIONS, path, seconds=0.6, command=[0.5, 0, 0], width=320, height=240
+        bundle, OPTIONS, path, seconds=0.6, goal=[0.5, 0, 0], width=320, height=240
     )
     frames = [np.asarray(f) for f in imageio.get_reader(path)]
     assert len(frames) == count == 15
