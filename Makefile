@@ -49,7 +49,7 @@ lint: $(INSTALLED)
 # Type checkers don't follow the mapping of folders to packages: links give them one. MuJoCo's
 # compiled modules come without types: its names count as Any.
 types: $(INSTALLED)
-	@mkdir -p .types/motoric
+	@mkdir -p .types/motoric && ln -sfn ../../scripts/api/__init__.py .types/motoric/__init__.py
 	@for folder in control hardware envs policies configs scripts; do \
 		ln -sfn ../../$$folder .types/motoric/$$folder; done
 	@mkdir -p .types/mujoco && for name in __init__ viewer; do \

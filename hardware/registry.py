@@ -75,8 +75,13 @@ class Table(Mapping[str, Any]):
         return getattr(import_module(module), attribute, None)
 
     def _is_ours(self, name: str) -> bool:
-        """A module of the folder that holds none is not one of ours."""
-        return name in self._given or (name in self._ours and self._load(name) is not None)
+        """Not where a module of the folder holds none; where it misses an extra, nobody knows."""
+        if name not in self._ours or name in self._given:
+            return name in self._given
+        try:
+            return self._load(name) is not None
+        except ModuleNotFoundError:
+            return True
 
     def _plugin(self, name: str) -> Any:
         points = self._others[name]

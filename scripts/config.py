@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -114,6 +115,16 @@ def load(command: str, overrides: list[str]) -> Any:
     if isinstance(settings, Train) and settings.resume is not None:
         return resumed(settings, overrides)
     return settings
+
+
+WORDS = ("null", "true", "false", "nan", "inf")  # what means something else without quotes
+
+
+def quoted(text: str) -> str:
+    """A text in Hydra's grammar, taken literally: with spaces, commas, brackets and quotes."""
+    if re.fullmatch(r"[A-Za-z_][\w-]*", text) and text.lower() not in WORDS:
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text) + "'"
 
 
 def typed(value: Any) -> Any:

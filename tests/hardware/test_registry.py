@@ -107,6 +107,14 @@ def test_a_broken_package_is_one_line_and_hurts_no_other(ours, site, value, code
     sys.modules.pop("good_of_a_test", None)
 
 
+def test_one_that_misses_an_extra_is_listed_and_says_so(ours, tmp_path):
+    (tmp_path / ours / "fly.py").write_text("import a_module_of_an_extra\n\nGAIT = 'fly'\n")
+    table = Table("gait", "gaits", package=ours, attribute="GAIT")
+    assert list(table) == ["fly", "trot", "walk"]
+    with pytest.raises(ModuleNotFoundError, match="a_module_of_an_extra"):
+        table.find("fly")
+
+
 def test_a_name_of_two_packages_is_refused(site):
     install(site, "first", {"hop": "one:HOP"}, one="HOP = 1")
     install(site, "second", {"hop": "two:HOP", "skip": "two:HOP"}, two="HOP = 2")
