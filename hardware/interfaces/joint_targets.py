@@ -34,25 +34,27 @@ class JointTargets(TermInterface):
             )
         if not self.action_limit > 0:
             raise ValueError(f"action_limit: {self.action_limit}, expected a positive number")
-        high = np.full(joints, float(self.action_limit))
+        # As one row: arrays of one shape are computed faster than those that must be matched.
+        high = np.full((1, joints), float(self.action_limit))
         object.__setattr__(self, "_low", -high)
         object.__setattr__(self, "_high", high)
-        object.__setattr__(self, "_scale", np.array(self.action_scale))
+        object.__setattr__(self, "_scale", np.array([self.action_scale]))
         object.__setattr__(self, "_held", Held(robot.kp, robot.kd))
 
     @property
     def action_low(self) -> Array:
-        return self._low  # type: ignore[attr-defined]
+        return self._low[0]  # type: ignore[attr-defined]
 
     @property
     def action_high(self) -> Array:
-        return self._high  # type: ignore[attr-defined]
+        return self._high[0]  # type: ignore[attr-defined]
 
     def command(
         self, action: Array, measured: Measured, goal: Goal, memory: Memory
     ) -> tuple[MotorCommand, Memory]:
-        action = np.minimum(np.maximum(action, self.action_low), self.action_high)
-        target = self.robot.stand + self._scale * action  # type: ignore[attr-defined]
+        low, high, scale = self._low, self._high, self._scale  # type: ignore[attr-defined]
+        action = np.minimum(np.maximum(action, low), high)
+        target = self._stand + scale * action  # type: ignore[attr-defined]
         return self._held(target), memory | {"action": action}  # type: ignore[attr-defined]
 
 

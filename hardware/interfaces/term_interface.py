@@ -43,6 +43,7 @@ class TermInterface(Interface):
                 f"{name}: needed, the goal has {', '.join(sorted(parts)) or 'no parts'}"
             )
         object.__setattr__(self, "_terms", Terms(self.terms))
+        object.__setattr__(self, "_stand", self.robot.stand[None])
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -62,10 +63,14 @@ class TermInterface(Interface):
 
     def phase(self, measured: Measured, memory: Memory) -> Array:
         """Of the gait clock, in cycles, [N]."""
-        return (memory["phase"] + self.gait_frequency * measured.time) % 1.0
+        begun, time = memory["phase"], measured.time
+        if len(time) == 1:  # plain numbers take a third of the time
+            return np.array([(begun.item() + self.gait_frequency * time.item()) % 1.0])
+        return (begun + self.gait_frequency * time) % 1.0
 
     def observe(self, measured: Measured, goal: Goal, memory: Memory) -> Observation:
-        seen = Seen(measured, goal, memory, self.robot, self.phase(measured, memory))
+        phase, stand = self.phase(measured, memory), self._stand  # type: ignore[attr-defined]
+        seen = Seen(measured, goal, memory, stand, phase)
         return {"observation": self._terms.observe(seen)}  # type: ignore[attr-defined]
 
     def measure(self, measured: Measured, goal: Goal) -> dict[str, Array]:

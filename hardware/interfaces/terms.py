@@ -14,7 +14,6 @@ import numpy as np
 from motoric.hardware.goals import Goal
 from motoric.hardware.interfaces.base import Memory
 from motoric.hardware.measured import Array, Measured
-from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
 
 STILL = 0.05  # m/s, rad/s; a smaller velocity goal asks for standing
@@ -22,12 +21,15 @@ STILL = 0.05  # m/s, rad/s; a smaller velocity goal asks for standing
 
 @dataclass(frozen=True)
 class Seen:
-    """What a term may be made of, N rows. phase [N]: of the gait clock, in cycles."""
+    """What a term may be made of, N rows.
+
+    stand: the robot's, rad, [1, J]; phase [N]: of the gait clock, in cycles
+    """
 
     measured: Measured
     goal: Goal
     memory: Memory
-    robot: RobotSpec
+    stand: Array
     phase: Array
 
 
@@ -77,7 +79,7 @@ def _is_moving(velocity: Array) -> Any:
 
 def gait_clock(seen: Seen) -> Array:
     """Sine and cosine of the gait phase, zero when standing is asked for, [N, 2]."""
-    (phase,) = _columns(seen.phase[:, None])
+    phase = seen.phase.item() if len(seen.phase) == 1 else seen.phase
     angle, moving = 2 * np.pi * phase, _is_moving(seen.goal["velocity"])
     return _rows([np.sin(angle) * moving, np.cos(angle) * moving])
 
@@ -85,7 +87,7 @@ def gait_clock(seen: Seen) -> Array:
 TERMS: dict[str, Callable[[Seen], Array]] = {
     "angular_velocity": lambda s: s.measured.angular_velocity,
     "projected_gravity": lambda s: projected_gravity(s.measured.orientation),
-    "joint_position": lambda s: s.measured.position - s.robot.stand,
+    "joint_position": lambda s: s.measured.position - s.stand,
     "joint_velocity": lambda s: s.measured.velocity,
     "joint_torque": lambda s: s.measured.torque,
     "action": lambda s: s.memory["action"],
@@ -104,7 +106,7 @@ class Terms:
         self._terms, self._functions = terms, [function_of(term.name) for term in terms]
         self.size = observation_size(terms)
         sizes = [term.size for term in terms]
-        self._scales = np.repeat([float(term.scale) for term in terms], sizes)
+        self._scales = np.repeat([float(term.scale) for term in terms], sizes)[None]
         self._fits = False
 
     def observe(self, seen: Seen) -> NDArray[np.float32]:
