@@ -6,6 +6,8 @@ frame to the world's, `rotate_inverse` the other way.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,36 +19,36 @@ IDENTITY.setflags(write=False)
 
 def rotate(quaternion: Array, vector: Array) -> Array:
     """Vectors of the body's frame [..., 3] in the world's."""
-    w, u = quaternion[..., :1], quaternion[..., 1:]
-    return (
-        vector * (2 * w * w - 1)
-        + 2 * w * np.cross(u, vector)
-        + 2 * u * np.sum(u * vector, axis=-1, keepdims=True)
-    )
+    w, x, y, z = _columns(quaternion)
+    a, b, c = _columns(vector)
+    # v + 2 w (u x v) + 2 u x (u x v), where t = 2 u x v
+    ta, tb, tc = 2 * (y * c - z * b), 2 * (z * a - x * c), 2 * (x * b - y * a)
+    return _rows(
+        a + w * ta + (y * tc - z * tb), b + w * tb + (z * ta - x * tc),
+        c + w * tc + (x * tb - y * ta),
+    )  # fmt: skip
 
 
 def rotate_inverse(quaternion: Array, vector: Array) -> Array:
     """Vectors of the world's frame [..., 3] in the body's."""
-    w, u = quaternion[..., :1], quaternion[..., 1:]
-    return (
-        vector * (2 * w * w - 1)
-        - 2 * w * np.cross(u, vector)
-        + 2 * u * np.sum(u * vector, axis=-1, keepdims=True)
-    )
+    w, x, y, z = _columns(quaternion)
+    a, b, c = _columns(vector)
+    ta, tb, tc = 2 * (y * c - z * b), 2 * (z * a - x * c), 2 * (x * b - y * a)
+    return _rows(
+        a - w * ta + (y * tc - z * tb), b - w * tb + (z * ta - x * tc),
+        c - w * tc + (x * tb - y * ta),
+    )  # fmt: skip
 
 
 def multiply(a: Array, b: Array) -> Array:
     """First turned by b, then by a, [..., 4]."""
-    aw, ax, ay, az = np.moveaxis(a, -1, 0)
-    bw, bx, by, bz = np.moveaxis(b, -1, 0)
-    return np.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        axis=-1,
+    aw, ax, ay, az = _columns(a)
+    bw, bx, by, bz = _columns(b)
+    return _rows(
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
     )
 
 
@@ -99,3 +101,19 @@ def to_rotation_vector(quaternion: Array) -> Array:
     safe = np.maximum(norm, 1e-12)
     scale = np.where(norm > 1e-12, angle / safe, 2.0)
     return scale * quaternion[..., 1:]
+
+
+def _columns(rows: Array) -> Any:
+    """The columns of [..., k]; of a single row plain numbers, whose arithmetic takes a tenth."""
+    rows = np.asarray(rows)
+    return rows.tolist() if rows.ndim == 1 else np.moveaxis(rows, -1, 0)
+
+
+def _rows(*columns: Any) -> Array:
+    """[..., k] from k columns."""
+    if isinstance(columns[0], float | int):
+        return np.array(columns)
+    rows = np.empty((*columns[0].shape, len(columns)))
+    for index, column in enumerate(columns):
+        rows[..., index] = column
+    return rows

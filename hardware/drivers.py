@@ -1,44 +1,77 @@
-"""The robots motoric knows, and the drivers they can be deployed through. A new one adds a line."""
+"""The robots motoric knows, and the drivers they can be deployed through; packages bring more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from motoric.hardware.registry import Table
 from motoric.hardware.robot import Robot, RobotSpec
-from motoric.hardware.specs.b2 import B2
-from motoric.hardware.specs.g1 import G1
-from motoric.hardware.specs.go2 import GO2
 
-# by the name that bundles and logs use
-ROBOTS: dict[str, RobotSpec] = {robot.name: robot for robot in (GO2, B2, G1)}
+# `RobotSpec`s, by the name that bundles and logs use
+ROBOTS = Table(
+    "robot", "robots", {
+        "go2": "motoric.hardware.specs.go2:GO2",
+        "b2": "motoric.hardware.specs.b2:B2",
+        "g1": "motoric.hardware.specs.g1:G1",
+    },
+)  # fmt: skip
 
-# by the name that configurations use:
-# module and function (or class) that makes the robot; imported only where it is used
-DRIVERS: dict[str, tuple[str, str]] = {
-    "sim": ("motoric.hardware.simulated.robot", "SimRobot"),
-    "remote": ("motoric.hardware.network.robot", "RemoteRobot"),
-    "dynamixel": ("motoric.hardware.dynamixel.robot", "DynamixelRobot"),
-    "go2": ("motoric.hardware.unitree.robot", "go2"),
-    "b2": ("motoric.hardware.unitree.robot", "b2"),
-    "g1": ("motoric.hardware.unitree.robot", "g1"),
-}
+# What makes a `Robot` of its options, by the name that configurations use
+DRIVERS = Table(
+    "driver", "drivers", {
+        "sim": "motoric.hardware.simulated.robot:SimRobot",
+        "remote": "motoric.hardware.network.robot:RemoteRobot",
+        "dynamixel": "motoric.hardware.dynamixel.robot:DynamixelRobot",
+        "go2": "motoric.hardware.unitree.robot:go2",
+        "b2": "motoric.hardware.unitree.robot:b2",
+        "g1": "motoric.hardware.unitree.robot:g1",
+    },
+)  # fmt: skip
 
-# by the name that configurations use:
-# module and class (or function) of its simulated counterpart on its own wire, see `simulated.py`
-STAND_INS: dict[str, tuple[str, str]] = {
-    "go2": ("motoric.hardware.unitree.server", "go2"),
-    "b2": ("motoric.hardware.unitree.server", "b2"),
-    "g1": ("motoric.hardware.unitree.server", "g1"),
-    "dynamixel": ("motoric.hardware.dynamixel.stand_in", "SimulatedChain"),
-}
+# What makes a `motoric.hardware.simulated.stand_in.StandIn` of a driver's options, by its name
+STAND_INS = Table(
+    "stand-in", "stand_ins", {
+        "go2": "motoric.hardware.unitree.server:go2",
+        "b2": "motoric.hardware.unitree.server:b2",
+        "g1": "motoric.hardware.unitree.server:g1",
+        "dynamixel": "motoric.hardware.dynamixel.stand_in:SimulatedChain",
+    },
+)  # fmt: skip
 
 
 def make_robot(driver: str, **options: Any) -> Robot:
     """A robot that is not yet connected. Raises ValueError for an unknown driver."""
-    if driver not in DRIVERS:
-        raise ValueError(f"driver {driver!r} is unknown, expected one of {', '.join(DRIVERS)}")
-    module, name = DRIVERS[driver]
-    make: Callable[..., Robot] = getattr(import_module(module), name)
-    return make(**options)
+    return DRIVERS.find(driver)(**options)
+
+
+def spec_of(robot: Any) -> RobotSpec:
+    """Of a robot by its name, or by its configuration as in `configs/robot`: a mapping of `driver`
+    and `options`, of which the driver is made and never connected. Raises ValueError naming the
+    key."""
+    if isinstance(robot, RobotSpec):
+        return robot
+    if dataclasses.is_dataclass(robot):  # `schema.Robot`, where one configuration takes in another
+        robot = vars(robot)
+    if not isinstance(robot, Mapping):
+        if not isinstance(robot, str) or robot not in ROBOTS:
+            raise ValueError(
+                f"robot {robot!r} is unknown, expected one of {', '.join(ROBOTS)}, or a mapping of "
+                "driver and options"
+            )
+        return ROBOTS[robot]
+    for key in robot:
+        if key not in ("name", "driver", "model", "options"):
+            raise ValueError(f"robot.{key}: no such key, expected driver, model and options")
+    driver, options = robot.get("driver"), robot.get("options", {})
+    if not isinstance(driver, str) or driver not in DRIVERS:
+        raise ValueError(f"robot.driver: {driver!r}, expected one of {', '.join(DRIVERS)}")
+    if not isinstance(options, Mapping):
+        raise ValueError(f"robot.options: {options!r}, expected the arguments of {driver}")
+    if robot.get("model") is not None:
+        options = {**options, "model": robot["model"]}
+    try:
+        return make_robot(driver, **options).spec
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"robot.options: {error}") from None

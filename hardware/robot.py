@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 SLACK = 1e-6  # of a command's numbers over their limits: rounding on the way
-SENSOR_TYPES = ("float64", "float32", "int64", "int32", "uint16", "uint8", "bool")
+SENSOR_TYPES = ("float64", "float32", "int64", "int32", "uint16", "uint8")
 # Signals that must end a program with the motors damped or off: a stopped process can do neither.
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP")
 

@@ -1,7 +1,13 @@
 """An authenticated channel over UDP: what the two ends of a network robot share.
 
-A datagram is a packet as in `packets` whose checksum is an authentication code, HMAC-SHA256 cut to
-16 bytes. Two ends that know the same key prove it to each other with fresh random numbers:
+A datagram is a packet and an authentication code, HMAC-SHA256 cut to 16 bytes (little-endian):
+
+    magic "MTRN" | version u8 | kind u8 | payload bytes u16 | sequence u32 | time f64, s
+    payload
+    code, 16 bytes, of all of the above
+
+What a robot measures must fit one: one that has too many or too large cameras is refused. Two ends
+that know the same key prove it to each other with fresh random numbers:
 
     HELLO      client -> server   nonce of the client
     CHALLENGE  client <- server   the same nonce, nonce of the server, `RATES`
@@ -32,15 +38,17 @@ from pathlib import Path
 from typing import Any
 
 from motoric.hardware.robot import Robot, RobotSpec
-from motoric.hardware.simulated.packets import HEADER, Packet, frame
+from motoric.hardware.simulated.packets import Packet
 
-MAGIC, VERSION = b"MTRN", 2
+MAGIC, VERSION = b"MTRN", 3
+HEADER = struct.Struct("<4sBBHId")
 # STATE, COMMAND, ACTIVATE and DEACTIVATE as in `packets`
 HELLO, CHALLENGE, OPEN, REFUSED, HEARTBEAT, GOODBYE = 1, 7, 8, 9, 10, 11
 CODE = 16  # bytes of the authentication code
 NONCE = 16  # bytes
 HELLO_PAYLOAD = 256  # bytes, padded: no answer to a stranger is longer than the question
 LARGEST = 65536  # bytes of a datagram
+MOST_STATE = 65000  # bytes of a robot's state in one: UDP carries 65507 bytes
 ECHO = struct.Struct("<d")
 RATES = struct.Struct("<ff")  # Hz: commands the robot wants, and takes at most
 
@@ -107,9 +115,10 @@ def named(address: Any) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
-def seal(key: bytes, packet: Packet) -> bytes:
+def seal(key: bytes, packet: Packet, version: int = VERSION) -> bytes:
     """The datagram of a packet."""
-    body = frame(packet, MAGIC, VERSION)
+    size, sequence = len(packet.payload), packet.sequence % 2**32
+    body = HEADER.pack(MAGIC, version, packet.kind, size, sequence, packet.time) + packet.payload
     return body + hmac.digest(key, body, "sha256")[:CODE]
 
 
@@ -208,7 +217,10 @@ def describe(spec: RobotSpec) -> dict[str, Any]:
         "rest": spec.rest.tolist(),
         "kp": spec.kp.tolist(),
         "kd": spec.kd.tolist(),
+        "highest kp": spec.kp_max.tolist(),
+        "highest kd": spec.kd_max.tolist(),
         "damping": spec.damping.tolist(),
+        "sensors": "; ".join(f"{s.name} {s.dtype} {list(s.shape)}" for s in spec.sensors),
     }
 
 

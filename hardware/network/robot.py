@@ -8,7 +8,6 @@ configured (or, after damping, activated) again: nothing reconnects by itself.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import socket
 import threading
@@ -18,43 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from motoric.control.command import MotorCommand
-from motoric.hardware.drivers import DRIVERS, ROBOTS, make_robot
+from motoric.hardware.drivers import spec_of
 from motoric.hardware.network import channel
 from motoric.hardware.network.channel import Channel, Message
-from motoric.hardware.network.server import ACTIVATION, STATUS, Motors, decode_state
-from motoric.hardware.robot import Robot, RobotError, RobotSpec, RobotState
+from motoric.hardware.network.server import ACTIVATION, STATUS, Motors, StateReader
+from motoric.hardware.robot import Robot, RobotError, RobotState
 from motoric.hardware.simulated import packets
 
 CONNECT_SECONDS = 5.0
 SWITCH_SECONDS = 20.0  # longer than any driver takes: a Unitree lies down first, at most 15 s
 AGAIN = 0.1  # s until a question is repeated
-
-
-def spec_of(robot: Any) -> RobotSpec:
-    """Of a robot by its name, or by its configuration. Raises ValueError naming the key."""
-    if dataclasses.is_dataclass(robot):  # `schema.Robot`, where one configuration takes in another
-        robot = vars(robot)
-    if not isinstance(robot, Mapping):
-        if robot not in tuple(ROBOTS):
-            raise ValueError(
-                f"robot {robot!r} is unknown, expected one of {', '.join(ROBOTS)}, or a mapping of "
-                "driver and options"
-            )
-        return ROBOTS[robot]
-    for key in robot:
-        if key not in ("name", "driver", "model", "options"):
-            raise ValueError(f"robot.{key}: no such key, expected driver, model and options")
-    driver, options = robot.get("driver"), robot.get("options", {})
-    if driver not in tuple(DRIVERS):
-        raise ValueError(f"robot.driver: {driver!r}, expected one of {', '.join(DRIVERS)}")
-    if not isinstance(options, Mapping):
-        raise ValueError(f"robot.options: {options!r}, expected the arguments of {driver}")
-    if robot.get("model") is not None:
-        options = {**options, "model": robot["model"]}
-    try:
-        return make_robot(driver, **options).spec
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"robot.options: {error}") from None
 
 
 class RemoteRobot(Robot):
@@ -90,6 +62,7 @@ class RemoteRobot(Robot):
 
     def _reset(self) -> None:
         self._state: RobotState | None = None
+        self._states = StateReader(self.spec)
         self._lost = self._damped = ""  # why
         self._motors, self._confirmed, self._activation = Motors.OFF, 0, 0
         self._spoke = 0.0
@@ -286,7 +259,7 @@ class RemoteRobot(Robot):
                     self.stale += 1
                 else:
                     try:
-                        self._state = decode_state(payload, len(self.spec.joints))
+                        self._state = self._states.read(payload) or self._state
                     except ValueError as error:
                         self._lose(f"{self.name}: {error}")
             self._changed.notify_all()

@@ -33,7 +33,14 @@ from motoric.control.command import MotorCommand
 from motoric.control.limits import torque_scale
 from motoric.hardware.network import channel
 from motoric.hardware.network.channel import Channel, Message, named
-from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState, command_problem
+from motoric.hardware.robot import (
+    MotorsDamped,
+    Robot,
+    RobotError,
+    RobotSpec,
+    RobotState,
+    command_problem,
+)
 from motoric.hardware.simulated import packets
 
 PENDING = 16  # handshakes begun and not ended
@@ -80,22 +87,43 @@ class Handshake:
     said: str = ""  # why it was refused
 
 
-def state_payload(state: RobotState) -> bytes:
-    """All of a measurement: `STATE`, temperatures, and the numbers of the simulated robot."""
-    warm = state.temperature.astype("<f8")
-    head = STATE.pack(state.time, state.sequence, state.battery, len(warm))
-    return head + warm.tobytes() + packets.state_payload(state)
+class StateWriter(packets.StateWriter):
+    """All of a measurement: `STATE`, temperatures, and what the simulated robot's wire carries.
+
+    Raises ValueError for a robot whose sensors don't fit a datagram.
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        super().__init__(spec)
+        most = STATE.size + 8 * len(spec.joints) + packets.most_bytes(spec)
+        if most > channel.MOST_STATE:
+            raise ValueError(
+                f"{spec.name}: its sensors make a state of {most} bytes, the network carries "
+                f"{channel.MOST_STATE} at most: smaller cameras, or fewer"
+            )
+
+    def payload(self, state: RobotState) -> bytes:
+        warm = state.temperature.astype("<f8")
+        head = STATE.pack(state.time, state.sequence, state.battery, len(warm))
+        return head + warm.tobytes() + super().payload(state)
 
 
-def decode_state(payload: bytes, joints: int) -> RobotState:
-    """Raises ValueError where the size doesn't fit the joints."""
-    if len(payload) < STATE.size:
-        raise ValueError(f"state of {len(payload)} bytes")
-    time, sequence, battery, count = STATE.unpack_from(payload)
-    numbers = STATE.size + 8 * count
-    warm = np.frombuffer(payload[STATE.size : numbers], "<f8")
-    packet = packets.Packet(packets.STATE, sequence, time, payload[numbers:])
-    return replace(packets.decode_state(packet, joints), battery=battery, temperature=warm)
+class StateReader:
+    """The other end."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self._states = packets.StateReader(spec)
+
+    def read(self, payload: bytes) -> RobotState | None:
+        """The state; None where a sensor has not been heard of yet. Raises ValueError where the
+        size doesn't fit the robot."""
+        if len(payload) < STATE.size:
+            raise ValueError(f"state of {len(payload)} bytes")
+        time, sequence, battery, count = STATE.unpack_from(payload)
+        numbers = STATE.size + 8 * count
+        warm = np.frombuffer(payload[STATE.size : numbers], "<f8")
+        state = self._states.read(time, sequence, payload[numbers:])
+        return None if state is None else replace(state, battery=battery, temperature=warm)
 
 
 class RobotServer:
@@ -104,7 +132,8 @@ class RobotServer:
     port: 0 lets the system choose; `address` then names it.
     key: of `channel.read_key`; without `key_file` only an address of this machine may be used.
     say: told in one line whenever something happens; clock: s, for tests
-    Raises ValueError for options that can't be, RobotError where the port is taken.
+    Raises ValueError for options that can't be and for a robot whose sensors don't fit a datagram,
+    RobotError where the port is taken.
     """
 
     def __init__(
@@ -117,6 +146,7 @@ class RobotServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.robot, self.spec, self._say, self._clock = robot, robot.spec, say, clock
+        self._states = StateWriter(robot.spec)
         self._key = channel.read_key(key_file)
         family, address = channel.resolve(host, port, key_file)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -192,7 +222,7 @@ class RobotServer:
             if message is not None:
                 self._obey(session, message, now)
             return
-        if len(data) < packets.HEADER.size:
+        if len(data) < channel.HEADER.size:
             self.rejected += 1
         elif data[5] == channel.HELLO:
             self._challenge(data, address, now)
@@ -202,10 +232,10 @@ class RobotServer:
             self.rejected += 1
 
     def _challenge(self, data: bytes, address: Any, now: float) -> None:
-        if len(data) != packets.HEADER.size + channel.HELLO_PAYLOAD + channel.CODE:
+        if len(data) != channel.HEADER.size + channel.HELLO_PAYLOAD + channel.CODE:
             self.rejected += 1
             return
-        theirs = data[packets.HEADER.size : packets.HEADER.size + channel.NONCE]
+        theirs = data[channel.HEADER.size : channel.HEADER.size + channel.NONCE]
         found = channel.unseal(channel.derive(self._key, "hello"), data)
         if found is None:
             self.rejected += 1
@@ -246,6 +276,7 @@ class RobotServer:
             return
         del self._handshakes[address, handshake.nonces[0]]
         self.session = Session(handshake.channel, address, now)
+        self._states = StateWriter(self.spec)  # the new client knows no sensor yet
         self._activation, self.reason = 0, ""
         self._say(f"client {named(address)} connected")
 
@@ -352,7 +383,11 @@ class RobotServer:
             self._off()
             self._end(f"the client is gone: silent for {now - session.channel.heard:.3f} s")
         elif new:
-            self._tell(packets.STATE, state_payload(state), now)
+            try:
+                payload = self._states.payload(state)
+            except ValueError as error:  # a driver that does not give what its spec says
+                raise RobotError(f"{self.spec.name}: {error}") from None
+            self._tell(packets.STATE, payload, now)
         if self.motors is Motors.DAMPED or now - self._spoke >= channel.HEARTBEAT_EVERY:
             self._tell(channel.HEARTBEAT, self.reason.encode(), now)
 

@@ -1,22 +1,26 @@
-"""One simulated robot: PyBullet physics behind the motors of `simulation.py`."""
+"""One simulated robot: PyBullet physics behind the motors of `body.py`."""
 
 from __future__ import annotations
 
 import numpy as np
+from motoric.control import rotation
 from motoric.hardware.models import load_model
 from motoric.hardware.robot import RobotSpec, RobotState
-from motoric.hardware.simulated.body import TIMESTEP, Motors, robot_state
+from motoric.hardware.simulated.body import TIMESTEP, Motors, set_base
 from motoric.hardware.simulated.pybullet_world import PyBulletWorld
 
 
 class PyBulletBody(Motors):
     """One robot's physics and motors; what `Body` is in MuJoCo.
 
-    Raises ImportError, naming the extra, where PyBullet is missing.
+    Raises ImportError, naming the extra, where PyBullet is missing, and ValueError for a robot
+    that it can't simulate.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
         super().__init__(spec)
+        if spec.fixed or spec.sensors:
+            raise ValueError(f"{spec.name}: PyBullet simulates robots that float, without sensors")
         self.model = load_model(spec)
         self.world = PyBulletWorld(spec, self.model, TIMESTEP)
         self.torque = np.zeros(len(spec.joints))
@@ -49,9 +53,8 @@ class PyBulletBody(Motors):
         """Kick the base (m/s), turn and lift it (rad, m), put a joint at an angle (rad)."""
         qpos, qvel = self.world.state()
         qvel[:3] += push
-        w, x, y, z = qpos[3:7]
-        c, s = np.cos(roll / 2), np.sin(roll / 2)
-        qpos[3:7] = [w * c - x * s, x * c + w * s, y * c + z * s, z * c - y * s]
+        turn = rotation.from_axis_angle([1.0, 0.0, 0.0], roll)
+        qpos[3:7] = rotation.multiply(qpos[3:7], turn)
         qpos[2] += lift
         if joint is not None:
             qpos[7 + joint[0]] = joint[1]
@@ -59,4 +62,15 @@ class PyBulletBody(Motors):
 
     def state(self) -> RobotState:
         """Measured now; base velocity in the base frame."""
-        return robot_state(self.time, self.steps, *self.world.state(), self.torque)
+        qpos, qvel = self.world.state()
+        state = RobotState(
+            time=self.time,
+            sequence=self.steps,
+            position=qpos[7:].copy(),
+            velocity=qvel[6:].copy(),
+            torque=self.torque.copy(),
+            orientation=rotation.IDENTITY,
+            angular_velocity=np.zeros(3),
+        )
+        set_base(state, qpos[:7], qvel[:6])
+        return state

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from motoric.control.command import MotorCommand
-from motoric.hardware.drivers import ROBOTS
-from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState
+from motoric.hardware.drivers import ROBOTS, spec_of
+from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotSpec, RobotState
 from motoric.hardware.simulated import packets
+from motoric.hardware.specs.files import write_spec
 
 ENGINES = ("mujoco", "pybullet")
 CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machine
@@ -25,7 +29,9 @@ CONNECT_SECONDS = 20.0  # starting Python, MuJoCo and the model on a busy machin
 class SimRobot(Robot):
     """A simulated robot; `configure` starts its process, `close` ends it.
 
-    robot: its name, of those in `ROBOTS` that have a model
+    robot: its name, of those in `ROBOTS` that have a model; or its configuration, a mapping of
+        driver and options, whose spec names a model (its own driver is not connected)
+    model: a user's own robot instead: its MJCF or URDF, see `motoric.hardware.specs.from_model`
     engine: mujoco or pybullet; faults: obey `inject` (tests); record: file for what its motors did.
     damaged counts packets with a wrong checksum.
 
@@ -37,20 +43,20 @@ class SimRobot(Robot):
 
     def __init__(
         self,
-        robot: str = "go2",
+        robot: Any = "go2",
         faults: bool = False,
         engine: str = "mujoco",
         record: str | None = None,
+        model: str | None = None,
+        **about: Any,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine: {engine!r}, expected one of {', '.join(ENGINES)}")
-        if robot not in (known := [name for name, spec in ROBOTS.items() if spec.model]):
-            raise ValueError(f"robot: {robot!r}, expected one of {', '.join(known)}")
-        self.spec, self._faults = ROBOTS[robot], faults
+        self.spec, self._faults = _simulated(robot, model, about), faults
         self.engine, self.record = engine, record
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._decoder = packets.Decoder()
+        self._decoder, self._states = packets.Decoder(), packets.StateReader(self.spec)
         self._state: RobotState | None = None
         self._activation, self._damped = 0, False
 
@@ -63,26 +69,18 @@ class SimRobot(Robot):
             raise RobotError("a simulated robot needs mujoco: pip install 'motoric[train]'")
         if self.engine == "pybullet" and find_spec("pybullet") is None:
             raise RobotError("engine=pybullet needs PyBullet: pip install 'motoric[pybullet]'")
-        arguments = [
-            sys.executable, "-m", "motoric.hardware.simulated.server", self.spec.name,
-            "--engine", self.engine,
-        ]  # fmt: skip
-        if self._faults:
-            arguments.append("--faults")
-        if self.record is not None:
-            if Path(self.record).exists():
-                raise RobotError(f"record: {self.record} exists already")
-            arguments += ["--record", self.record]
-        self.process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
-        deadline = time.monotonic() + CONNECT_SECONDS
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], CONNECT_SECONDS)
-        line = self.process.stdout.readline().decode() if ready else ""
+        if self.record is not None and Path(self.record).exists():
+            raise RobotError(f"record: {self.record} exists already")
+        with tempfile.NamedTemporaryFile(suffix=".json", prefix="motoric-robot-") as file:
+            name = self.spec.name
+            if ROBOTS.get(name) is not self.spec:
+                write_spec(self.spec, name := file.name)
+            line = self._begin(name)
         if not line.startswith("port "):
             self.close()
-            raise RobotError(f"simulated {self.spec.name} did not start")
+            why = line.removeprefix("error ").strip() or "did not start"
+            raise RobotError(f"simulated {self.spec.name}: {why}")
+        deadline = time.monotonic() + CONNECT_SECONDS
         self._socket = socket.create_connection(("127.0.0.1", int(line.split()[1])), timeout=5.0)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
@@ -96,6 +94,23 @@ class SimRobot(Robot):
                     hello = json.loads(packet.payload)
                     self._check(hello)
             time.sleep(0.002)
+
+    def _begin(self, name: str) -> str:
+        """Start the process of a robot, by its name or the file of its spec; what it says first."""
+        arguments = [
+            sys.executable, "-m", "motoric.hardware.simulated.server", name,
+            "--engine", self.engine,
+        ]  # fmt: skip
+        if self._faults:
+            arguments.append("--faults")
+        if self.record is not None:
+            arguments += ["--record", self.record]
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], CONNECT_SECONDS)
+        return self.process.stdout.readline().decode() if ready else ""
 
     def _check(self, hello: dict[str, Any]) -> None:
         for key, mine in (("robot", self.spec.name), ("joints", list(self.spec.joints))):
@@ -165,13 +180,15 @@ class SimRobot(Robot):
             found += self._decoder.feed(data)
         for packet in found:
             self._damped |= packet.kind == packets.DAMPED and packet.sequence == self._activation
-        for packet in reversed(found):
-            if packet.kind == packets.STATE:
-                try:
-                    self._state = packets.decode_state(packet, len(self.spec.joints))
-                except ValueError as error:
-                    raise RobotError(f"simulated {self.spec.name}: {error}") from None
-                break
+        states = [packet for packet in found if packet.kind == packets.STATE]
+        if not self.spec.sensors:
+            states = states[-1:]
+        for packet in states:  # each may bring a sensor that the next does not
+            try:
+                state = self._states.read(packet.time, packet.sequence, packet.payload)
+            except ValueError as error:
+                raise RobotError(f"simulated {self.spec.name}: {error}") from None
+            self._state = self._state if state is None else state
         return found
 
     def _send(self, data: bytes) -> None:
@@ -185,3 +202,24 @@ class SimRobot(Robot):
             raise RobotError(f"simulated {self.spec.name}: {error.strerror}") from None
         if sent != len(data):
             raise RobotError(f"simulated {self.spec.name} takes no commands")
+
+
+def _simulated(robot: Any, model: str | None, about: dict[str, Any]) -> RobotSpec:
+    """What is to be simulated. Raises ValueError naming the option."""
+    if model is not None:
+        from motoric.hardware.specs.from_model import from_model
+
+        return from_model(model, **about)
+    if about:
+        raise ValueError(f"{next(iter(about))}: no such option without model")
+    known = [name for name, spec in ROBOTS.items() if spec.model]
+    named = not isinstance(robot, RobotSpec | Mapping) and not dataclasses.is_dataclass(robot)
+    if named and robot not in known:
+        raise ValueError(f"robot: {robot!r}, expected one of {', '.join(known)}")
+    try:
+        spec = spec_of(robot)
+    except ValueError as error:
+        raise ValueError(f"robot: {error}") from None
+    if spec.model is None:
+        raise ValueError(f"robot: {spec.name} has no model to simulate, name one as its model")
+    return spec

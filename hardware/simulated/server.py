@@ -26,6 +26,7 @@ from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulated import packets
 from motoric.hardware.simulated.body import LAG, TIMESTEP, WATCHDOG, Body, real_time
 from motoric.hardware.simulated.recording import Recording
+from motoric.hardware.specs.files import read_spec
 
 if TYPE_CHECKING:
     from motoric.hardware.simulated.pybullet_body import PyBulletBody
@@ -115,8 +116,14 @@ def serve(
     """Print the port, then simulate until `stop` is set; one client at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
+    try:
+        states = packets.StateWriter(spec)
+        simulation, faults = simulate(spec, engine), Faults()
+        simulation.state()  # the first picture of a camera takes long
+    except Exception as error:  # a model that does not fit, no PyBullet, no way to draw
+        print(f"error {' '.join(str(error).split()) or type(error).__name__}", flush=True)
+        os._exit(1)  # at once: a thread waits for standard input
     print(f"port {listener.getsockname()[1]}", flush=True)
-    simulation, faults = simulate(spec, engine), Faults()
     latch = Latch(simulation)
     hello = json.dumps({"robot": spec.name, "joints": spec.joints, "rate": 1 / TIMESTEP}).encode()
     client: socket.socket | None = None
@@ -133,7 +140,7 @@ def serve(
             else:
                 client.setblocking(False)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                decoder = packets.Decoder()
+                decoder, states = packets.Decoder(), packets.StateWriter(spec)
                 client.send(packets.encode(packets.Packet(packets.HELLO, 0, 0.0, hello)))
         elif not _receive(client, decoder, simulation, latch, faults if allow_faults else None):
             client.close()
@@ -151,7 +158,7 @@ def serve(
                     number = latch.activation
                     client.send(packets.encode(packets.Packet(packets.DAMPED, number, 0.0, b"")))
                     latch.tell = False
-                client.send(faults.damage(packets.encode_state(state)))
+                client.send(faults.damage(states.encode(state)))
             except BlockingIOError:
                 pass  # the client doesn't read: this measurement is lost to it
             except OSError:
@@ -212,7 +219,7 @@ def _end_with_parent() -> threading.Event:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("robot", choices=sorted(n for n, r in ROBOTS.items() if r.model))
+    parser.add_argument("robot", help=f"{', '.join(ROBOTS)}, or a JSON file of a spec")
     parser.add_argument("--faults", action="store_true", help="obey injected faults (tests)")
     parser.add_argument("--record", help="file for what the motors did")
     parser.add_argument("--engine", choices=("mujoco", "pybullet"), default="mujoco")
@@ -220,7 +227,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C is the operator's, not the robot's
         signal.signal(number, signal.SIG_IGN)
     stop = _end_with_parent()
-    serve(ROBOTS[arguments.robot], arguments.faults, arguments.engine, arguments.record, stop)
+    robot = arguments.robot
+    try:
+        spec = ROBOTS[robot] if robot in ROBOTS else read_spec(robot)
+    except ValueError as error:
+        parser.error(str(error))
+    serve(spec, arguments.faults, arguments.engine, arguments.record, stop)
 
 
 if __name__ == "__main__":

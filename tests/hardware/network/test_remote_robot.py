@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from motoric.hardware.network import server as robot_server
 from motoric.hardware.network.channel import Channel
 from motoric.hardware.network.robot import RemoteRobot
 from motoric.hardware.network.server import Motors, RobotServer
-from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState
+from motoric.hardware.robot import MotorsDamped, Robot, RobotError, RobotState, Sensor
 from motoric.hardware.runtime.bundle import Bundle
 from motoric.hardware.runtime.deploy import deploy
 from motoric.hardware.runtime.log import read_log
@@ -93,10 +94,10 @@ def order(position=None, kp=5.0, **changes) -> MotorCommand:
 
 def test_golden_bytes():
     """Laid out by hand; the code is `openssl dgst -sha256 -mac HMAC` of the bytes before it."""
-    body = "4d54524e 02 03 0200 07000000 000000000000f83f abcd"
-    golden = bytes.fromhex(body + "8d04ced673973fce6300f24994e44bb3")
+    body = "4d54524e 03 03 0200 07000000 000000000000f83f abcd"
+    golden = bytes.fromhex(body + "21f61c0d3e9c4333427d6b063513b54a")
     assert channel.seal(KEY, Packet(3, 7, 1.5, b"\xab\xcd")) == golden
-    assert channel.unseal(KEY, golden) == (2, Packet(3, 7, 1.5, b"\xab\xcd"))
+    assert channel.unseal(KEY, golden) == (3, Packet(3, 7, 1.5, b"\xab\xcd"))
 
 
 def test_golden_keys_and_command():
@@ -107,7 +108,7 @@ def test_golden_keys_and_command():
     client, server = (Channel(KEY, nonces, server=s) for s in (False, True))
     data = client.seal(packets.COMMAND, struct.pack("<I", 1), 2.0)
     assert data[:-16].hex() == (
-        "4d54524e" "02" "03" "0c00" "01000000" "0000000000000040" "000000000000f87f" "01000000"
+        "4d54524e" "03" "03" "0c00" "01000000" "0000000000000040" "000000000000f87f" "01000000"
     )  # fmt: skip
     message = server.unseal(data, 9.0)
     assert message is not None
@@ -166,9 +167,9 @@ class Bench:
 
     CLIENT = ("127.0.0.1", 4000)
 
-    def __init__(self):
+    def __init__(self, robot=None):
         self.now, self.sent, self.said = 100.0, [], []
-        self.robot = Watched()
+        self.robot = robot or Watched()
         self.server = RobotServer(self.robot, say=self.said.append, clock=lambda: self.now)
         self.key = channel.read_key(None)
         self.server._send = lambda data, address: self.sent.append((data, address))
@@ -189,11 +190,7 @@ class Bench:
 
     def hello(self, mine=b"c" * 16, key=None, version=channel.VERSION):
         packet = Packet(channel.HELLO, 0, self.now, mine.ljust(channel.HELLO_PAYLOAD, b"\0"))
-        body = packets.frame(packet, channel.MAGIC, version)
-        import hmac
-
-        code = hmac.digest(channel.derive(key or self.key, "hello"), body, "sha256")[:16]
-        return body + code
+        return channel.seal(channel.derive(key or self.key, "hello"), packet, version)
 
     def refusal(self, key=None):
         found = channel.unseal(channel.derive(key or self.key, "challenge"), self.sent[-1][0])
@@ -201,8 +198,8 @@ class Bench:
         assert found[1].kind == channel.REFUSED
         return found[1].payload[16:].decode()
 
-    def connect(self):
-        self.client, _ = self.shake_hands()
+    def connect(self, expected=None):
+        self.client, _ = self.shake_hands(expected=expected)
         self.pass_time(0.005)
         self.activation = 1
         self.receive(self.client.seal(packets.ACTIVATE, struct.pack("<I", 1), self.now))
@@ -250,13 +247,47 @@ def test_every_number_of_a_state_comes_back(warm):
         1.25, 9, *(rng.normal(size=12) for _ in range(3)), rng.normal(size=4),
         rng.normal(size=3), rng.normal(size=3), 0.3, 71.0, warm,
     )  # fmt: skip
-    data = robot_server.state_payload(sent)
-    back = robot_server.decode_state(data, 12)
+    data = robot_server.StateWriter(GO2).payload(sent)
+    reader = robot_server.StateReader(GO2)
+    back = reader.read(data)
     for name, value in vars(sent).items():
         np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
     for cut in (0, 10, 30, len(data) - 8, len(data) - 1):
         with pytest.raises(ValueError, match=r"state of|buffer size"):
-            robot_server.decode_state(data[:cut], 12)
+            reader.read(data[:cut])
+
+
+CAMERA = Sensor("wrist", (96, 96, 3), "uint8")
+
+
+def test_an_image_comes_back():
+    spec = dataclasses.replace(GO2, sensors=(CAMERA,))
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3)).astype(np.uint8)
+    state = Watched().read()
+    state.sensors = {"wrist": image}
+    writer, reader = robot_server.StateWriter(spec), robot_server.StateReader(spec)
+    data = writer.payload(state)
+    assert len(data) <= channel.MOST_STATE
+    back = reader.read(data)
+    np.testing.assert_array_equal(back.sensors["wrist"], image)
+    np.testing.assert_array_equal(back.temperature, state.temperature)
+    assert len(writer.payload(state)) < 1000, "an image is sent once"
+
+
+def test_cameras_too_large_for_a_datagram_are_refused():
+    robot = Watched()
+    robot.spec = dataclasses.replace(GO2, sensors=(CAMERA, Sensor("head", (160, 160, 3), "uint8")))
+    with pytest.raises(ValueError, match=r"a state of 104\d+ bytes, the network carries 65000"):
+        RobotServer(robot)
+
+
+def test_a_driver_that_does_not_give_what_its_spec_says():
+    robot = Watched()
+    robot.spec = dataclasses.replace(GO2, sensors=(CAMERA,))
+    bench = Bench(robot)
+    with pytest.raises(RobotError, match="go2: sensor wrist: missing, expected uint8"):
+        bench.connect(channel.describe(robot.spec))
+    bench.server.close()
 
 
 def test_a_command_is_applied(bench):
@@ -316,8 +347,8 @@ def test_a_client_of_another_robot_is_told_the_difference(bench, change, words):
 
 
 def test_another_protocol_version_is_named(bench):
-    bench.server.receive(bench.hello(version=1), Bench.CLIENT, bench.now)
-    assert bench.refusal() == "protocol version 2, the client speaks 1"
+    bench.server.receive(bench.hello(version=2), Bench.CLIENT, bench.now)
+    assert bench.refusal() == "protocol version 3, the client speaks 2"
 
 
 def test_a_second_client_is_refused(bench):
