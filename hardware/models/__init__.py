@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
+from motoric.hardware.models import foreign
 from motoric.hardware.robot import RobotSpec
 
 
@@ -25,11 +26,8 @@ def load_spec(robot: RobotSpec) -> mujoco.MjSpec:
     """
     if robot.model is None:
         raise ValueError(f"{robot.name}: has no model to simulate or show")
-    path = model_path(robot.model)
-    try:
-        spec = mujoco.MjSpec.from_file(str(path))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{robot.name}: {path} can't be loaded: {error}".split("\n")[0]) from None
+    spec = foreign.read(model_path(robot.model), robot.model, floating=not robot.fixed)
+    foreign.add_feet(spec, robot.feet, robot.model)
     joints = tuple(j.name for j in spec.joints if j.type != mujoco.mjtJoint.mjJNT_FREE)
     if joints != robot.joints:
         raise ValueError(f"{robot.model}: joints {joints}, expected {robot.joints}")
