@@ -136,6 +136,12 @@ def worst(episodes: evaluation.Episodes, cells: list[dict[str, Any]]) -> str:
     return f"{ranges}: {', '.join(told)}, {cell['episodes']} episodes of {len(episodes.returns)}"
 
 
+def run(settings: Evaluate, say: Callable[[str], None]) -> int:
+    """`motoric evaluate`."""
+    evaluate(settings, say)
+    return 0
+
+
 if __name__ == "__main__":
     from motoric.scripts.cli import main
 

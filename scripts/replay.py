@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import mujoco
+from motoric.configs.commands import Replay
 from motoric.hardware.drivers import ROBOTS
+from motoric.hardware.fields import read_fields
 from motoric.hardware.models import load_model
 from motoric.hardware.robot import RobotSpec
 from motoric.hardware.runtime.log import Log, LogError, read_log
@@ -14,54 +17,57 @@ from motoric.scripts.config import UserError
 from motoric.scripts.viewers.logs import deployment
 
 
-def model_of(log: Log) -> tuple[mujoco.MjModel, RobotSpec | None]:
-    """The model of a log's robot, and the robot where it is one of ours. Raises ValueError."""
-    if log.robot in ROBOTS:
-        robot = ROBOTS[log.robot]
-        return load_model(robot), robot
-    path = Path(log.metadata.get("model", ""))
-    if not path.is_file():
-        raise ValueError(
-            f"log: robot {log.robot!r} has no model to show, expected one of {', '.join(ROBOTS)} "
-            "or one whose file is here"
-        )
-    return mujoco.MjModel.from_xml_path(str(path)), None
-
-
-def replay(
-    log_path: Path, viewer: str, host: str, port: int, out: Path | None,
-    width: int = 640, height: int = 480,
-) -> None:  # fmt: skip
-    """Show a log in the browser, in MuJoCo's window, or write it as MP4 of that size."""
+def replay(settings: Replay, say: Callable[[str], None] = print) -> None:
+    """Show a log in the browser, in MuJoCo's window, or write it as MP4."""
+    viewer, path = settings.viewer, Path(settings.log)
+    if viewer.name == "none":
+        raise UserError("viewer: 'none' shows nothing, expected web, native or video")
     try:
-        log = read_log(log_path)
+        log = read_log(path)
     except LogError as error:
         raise UserError(str(error)) from None
     try:
-        shown = deployment(log, *model_of(log))
+        robot = robot_of(log)
+        shown = deployment(log, load_model(robot), robot)
     except ValueError as error:
         raise UserError(
-            f"{error}; whatever reads MCAP shows the log's numbers (Foxglove, "
+            f"log: {error}; whatever reads MCAP shows its numbers (Foxglove, "
             "motoric.hardware.runtime.log.read_log)"
         ) from None
     modes = list(dict.fromkeys(log.status))
-    print(f"{log_path}: {log.robot}, {log.times[-1]:.1f} s, {' -> '.join(modes)}")
+    say(f"{path}: {log.robot}, {log.times[-1]:.1f} s, {' -> '.join(modes)}")
     if log.reason[-1]:
-        print(f"ended: {log.reason[-1]}")
-    if viewer == "video":
+        say(f"ended: {log.reason[-1]}")
+    if viewer.name == "video":
         from motoric.scripts.viewers.video import record_log
 
-        out = log_path.with_suffix(".mp4") if out is None else out
-        record_log(shown, out, width, height)
-        print(f"video: {out}")
-    elif viewer == "web":
+        out = path.with_suffix(".mp4") if viewer.out is None else Path(viewer.out)
+        record_log(shown, out, viewer.width, viewer.height)
+        say(f"video: {out}")
+    elif viewer.name == "web":
         from motoric.scripts.viewers.web import serve_log
 
-        serve_log(shown, host, port)
+        serve_log(shown, viewer.host, viewer.port)
     else:
         from motoric.scripts.viewers.native import show_poses
 
         show_poses(shown.model, shown.poses, log.times)
+
+
+def robot_of(log: Log) -> RobotSpec:
+    """The robot of a log, as it was then, or one of ours by its name. Raises ValueError."""
+    text = log.metadata.get("spec")
+    if text is not None:
+        return read_fields(RobotSpec, json.loads(text))
+    if log.robot not in ROBOTS:
+        raise ValueError(f"robot {log.robot!r} is unknown, expected one of {', '.join(ROBOTS)}")
+    return ROBOTS[log.robot]
+
+
+def run(settings: Replay, say: Callable[[str], None]) -> int:
+    """`motoric replay`."""
+    replay(settings, say)
+    return 0
 
 
 if __name__ == "__main__":

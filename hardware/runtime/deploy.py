@@ -22,6 +22,7 @@ from motoric.control.command import MotorCommand
 from motoric.control.loop import EDGES, RateLoop
 from motoric.control.realtime import Realtime, scheduling
 from motoric.control.supervisor import Mode, Supervisor, Thresholds
+from motoric.hardware.fields import plain
 from motoric.hardware.goals import text_of
 from motoric.hardware.robot import Robot, RobotError, RobotState
 from motoric.hardware.runtime.agent import Agent
@@ -405,7 +406,7 @@ def deploy(
                 log = LogWriter(log_path, {
                     "robot": model.name, "task": spec.task, "rate": str(interface.rate),
                     "loop_rate": str(rate), "dry_run": str(dry_run).lower(),
-                    "joints": ",".join(model.joints), "model": model.model or "",
+                    "joints": ",".join(model.joints), "spec": json.dumps(plain(model)),
                     "interface": json.dumps(spec.interface),
                 })  # fmt: skip
             thinking = (

@@ -96,11 +96,11 @@ def wished(log: Log) -> Array:
     return np.where((acts & (last >= 0))[:, None], held, np.nan)
 
 
-def interface_of(log: Log, robot: RobotSpec | None) -> Interface | None:
-    """The interface of the policy that acted; None where it or its robot isn't known here."""
+def interface_of(log: Log, robot: RobotSpec) -> Interface | None:
+    """The interface of the policy that acted; None where it isn't known here."""
     try:
         found = json.loads(log.metadata.get("interface", "null"))
-        if robot is None or found is None:
+        if found is None:
             return None
         kind = INTERFACES.find(found["name"])
         return kind.make(robot, float(log.metadata["rate"]), found["parameters"])
@@ -142,7 +142,7 @@ def metrics_of(log: Log, interface: Interface) -> dict[str, Array]:
     return result
 
 
-def deployment(log: Log, model: mujoco.MjModel, robot: RobotSpec | None = None) -> Deployment:
+def deployment(log: Log, model: mujoco.MjModel, robot: RobotSpec) -> Deployment:
     """A log with what can be said of it. Raises ValueError where it doesn't fit the model."""
     joints = joint_names(log)
     interface = interface_of(log, robot)
