@@ -10,13 +10,7 @@ from motoric.hardware.registry import Table
 from motoric.hardware.robot import Robot, RobotSpec
 
 # `RobotSpec`s, by the name that bundles and logs use
-ROBOTS = Table(
-    "robot", "robots", {
-        "go2": "motoric.hardware.specs.go2:GO2",
-        "b2": "motoric.hardware.specs.b2:B2",
-        "g1": "motoric.hardware.specs.g1:G1",
-    },
-)  # fmt: skip
+ROBOTS = Table("robot", "robots", package="motoric.hardware.specs", attribute="SPEC")
 
 # What makes a `Robot` of its options, by the name that configurations use
 DRIVERS = Table(

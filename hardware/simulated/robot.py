@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import select
 import socket
@@ -207,9 +208,13 @@ class SimRobot(Robot):
 def _simulated(robot: Any, model: str | None, about: dict[str, Any]) -> RobotSpec:
     """What is to be simulated. Raises ValueError naming the option."""
     if model is not None:
-        from motoric.hardware.specs.from_model import from_model
+        from motoric.hardware.specs.from_model import spec_from_model
 
-        return from_model(model, **about)
+        known = list(inspect.signature(spec_from_model).parameters)[2:]
+        for key in about:
+            if key not in known:
+                raise ValueError(f"{key}: no such option, expected one of {', '.join(known)}")
+        return spec_from_model(Path(model).stem, model, **about)
     if about:
         raise ValueError(f"{next(iter(about))}: no such option without model")
     known = [name for name, spec in ROBOTS.items() if spec.model]

@@ -33,3 +33,5 @@ B2 = RobotSpec(
     feet=LEGS,
     base_height=0.55,
 )
+
+SPEC = B2

@@ -13,8 +13,8 @@ LARGEST = 1 << 20  # bytes
 
 
 def write_spec(spec: RobotSpec, path: str | Path) -> None:
-    """Its model, where it is a path, becomes an absolute one."""
-    if spec.model is not None and Path(spec.model).exists():
+    """The path of its model, where it is one, becomes absolute."""
+    if spec.model is not None and Path(spec.model).name != spec.model:
         spec = dataclasses.replace(spec, model=str(Path(spec.model).resolve()))
     Path(path).write_text(json.dumps(plain(spec), indent=1))
 

@@ -66,3 +66,5 @@ G1 = RobotSpec(
     model="g1.xml",
     base_height=0.76,
 )
+
+SPEC = G1

@@ -32,3 +32,5 @@ GO2 = RobotSpec(
     feet=LEGS,
     base_height=0.32,
 )
+
+SPEC = GO2
