@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Goal = dict[str, NDArray[Any]]
 
+MOST = 2**16  # numbers of a part, bytes of a text
 TEXT = "text"  # unit of a part that is typed: its array holds bytes of UTF-8, zero-filled
 
 
@@ -40,6 +41,8 @@ class Part:
         sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
         if sizes != {len(self.names)} or not self.names:
             raise ValueError(f"goal {self.name}: names, units, low and high differ in length")
+        if max(len(self.names), self.high[0] if self.is_text else 0) > MOST:
+            raise ValueError(f"goal {self.name}: has more than {MOST} numbers or bytes")
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if not (np.isfinite([low, high]).all() and low <= high):
                 raise ValueError(f"goal {self.name}: {name} from {low} to {high}")

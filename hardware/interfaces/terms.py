@@ -16,10 +16,11 @@ from motoric.hardware.interfaces.base import Memory
 from motoric.hardware.measured import Array, Measured
 from numpy.typing import NDArray
 
+MOST = 2**20  # numbers of an observation
 STILL = 0.05  # m/s, rad/s; a smaller velocity goal asks for standing
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """What a term may be made of, N rows.
 
@@ -45,7 +46,7 @@ class Term:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.size <= 2**20 or not np.isfinite(self.scale):
+        if not 0 < self.size <= MOST or not np.isfinite(self.scale):
             raise ValueError(
                 f"observation term {self.name!r}: size {self.size}, scale {self.scale}"
             )
@@ -58,7 +59,9 @@ def _columns(rows: Array) -> Any:
 
 def _rows(columns: list[Any]) -> Array:
     """[N, k] from what was computed of columns."""
-    return np.array(columns).T.reshape(-1, len(columns))
+    if isinstance(columns[0], np.ndarray):
+        return np.array(columns).T
+    return np.array([columns])
 
 
 def projected_gravity(orientation: Array) -> Array:
@@ -105,6 +108,8 @@ class Terms:
     def __init__(self, terms: tuple[Term, ...]) -> None:
         self._terms, self._functions = terms, [function_of(term.name) for term in terms]
         self.size = observation_size(terms)
+        if not 0 < self.size <= MOST:
+            raise ValueError(f"terms: {self.size} numbers, expected 1 to {MOST}")
         sizes = [term.size for term in terms]
         self._scales = np.repeat([float(term.scale) for term in terms], sizes)[None]
         self._fits = False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from motoric.control.limits import JointLimits
 from motoric.hardware.interfaces.base import Tensor
 
@@ -16,6 +16,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:/ -]{1,200}")
 MOST_RATE = 1e4  # Hz
 MOST_NETWORKS = 16
 MOST_TENSORS = 256  # of one network
+MOST_NUMBERS = 2**27  # in all tensors of one network, in one row
 MOST_CHUNK = 1000  # actions
 
 
@@ -63,6 +64,8 @@ class Network:
             raise ValueError(f"file {self.file!r}, expected the name of an .onnx file beside it")
         if not 0 < len(self.inputs) <= MOST_TENSORS or not 0 < len(self.outputs) <= MOST_TENSORS:
             raise ValueError(f"{self.name}: expected 1 to {MOST_TENSORS} inputs and outputs")
+        if sum(math.prod(t.shape) for t in (*self.inputs, *self.outputs)) > MOST_NUMBERS:
+            raise ValueError(f"{self.name}: more than {MOST_NUMBERS} numbers in a row")
         for tensors in (self.inputs, self.outputs):
             _unique(f"{self.name}: tensor", [t.name for t in tensors])
         if self.rate is not None and not 0 < self.rate <= MOST_RATE:
@@ -127,7 +130,7 @@ class BundleSpec:
         if self.rate is not None and not 0 < self.rate <= MOST_RATE:
             raise ValueError(f"rate: {self.rate}, expected more than 0 and up to {MOST_RATE:g} Hz")
         self._check_networks()
-        size = int(np.prod(self.action.shape))
+        size = math.prod(self.action.shape)
         for name in ("action_low", "action_high"):
             bound = getattr(self, name)
             if bound is not None and len(bound) != size:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from motoric.hardware.fields import plain
 from motoric.hardware.goals import Part, at_rest, checked
 from motoric.hardware.interfaces.base import Metric
 from motoric.hardware.interfaces.impedance import Impedance
@@ -31,6 +32,7 @@ ARM = dataclasses.replace(
     sensors=(Sensor("wrist_force", (3,), unit="N"),),
 )  # fmt: skip
 TIP = Part("tip", ("x", "y", "z"), ("m", "m", "m"), (0.1, -0.3, 0.0), (0.5, 0.3, 0.5))
+TEXT = Part("instruction", ("text",), ("text",), (0,), (20,))
 IMPEDANCE = Impedance(
     ARM, 50.0,
     (Term("joint_position", 12), Term("goal.tip", 3), Term("sensor.wrist_force", 3, 0.1)),
@@ -190,6 +192,12 @@ def test_an_interface_comes_back_from_its_parameters(interface):
         ({"terms": [{"name": "action", "size": -1}]}, r"terms\[0\]: observation term 'action'"),
         ({"terms": [{"name": "smell", "size": 2}]}, "'smell': unknown, expected goal.PART"),
         ({"terms": [{"name": "goal.pose", "size": 2}]}, "goal.pose: needed, the goal has goal.vel"),
+        ({"terms": [{"name": "action", "size": 2**20}] * 9}, "terms: 9437184 numbers, expected 1"),
+        ({"terms": []}, "terms: 0 numbers, expected 1 to"),
+        (
+            {"goals": [plain(TEXT) | {"high": [1e12]}]},
+            r"goals\[0\]: goal instruction: has more than 65536",
+        ),
         ({"action_scale": [1.0]}, "action_scale: 1 numbers, go2 has 12 joints"),
         ({"action_limit": float("nan")}, "action_limit: nan, expected a finite number"),
         ({"action_limit": 0}, "action_limit: 0.0, expected a positive number"),
@@ -254,8 +262,6 @@ def test_steps_become_an_episode(over, total, nothing):
 
 
 # -- goals ------------------------------------------------------------------------------------
-
-TEXT = Part("instruction", ("text",), ("text",), (0,), (20,))
 
 
 @settings(max_examples=200, deadline=None)

@@ -259,6 +259,10 @@ def test_a_wrong_json_with_a_right_checksum(bundle_folder, change, words):
         ({"rate": 0}, "rate 0.0 of policy"),
         ({"inputs": []}, "expected 1 to 256 inputs and outputs"),
         ({"sha256": "0" * 64}, "expected 000000000000"),
+        (
+            {"outputs": [{"name": f"o{i}", "shape": [2**25], "dtype": "uint8"} for i in range(9)]},
+            "policy: more than 134217728 numbers in a row",
+        ),
     ],
 )
 def test_a_wrong_network_is_named(bundle_folder, change, words):
