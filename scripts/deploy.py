@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from motoric.configs.commands import Deploy
 from motoric.control.loop import EDGES
-from motoric.hardware.drivers import ROBOTS, make_robot
+from motoric.hardware.drivers import make_robot
 from motoric.hardware.interfaces.base import Metric
 from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.bundle import Bundle, find_bundle, read_spec
@@ -47,7 +47,7 @@ def deploy_run(
         say(f"  {name:<15} {value}")
     for line in timing_table(report):
         say(f"  {line}")
-    say(f"log: {log} (motoric replay {log})" if robot.spec.name in ROBOTS else f"log: {log}")
+    say(f"log: {log} (motoric replay {log})" if robot.spec.model else f"log: {log}")
     return report
 
 
@@ -112,6 +112,11 @@ def _bar(count: int, total: int) -> str:
     """Up to ten blocks, in eighths."""
     eighths = round(80 * count / max(total, 1))
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def run(settings: Deploy, say: Callable[[str], None]) -> int:
+    """`motoric deploy`: 1 after a fault."""
+    return 0 if deploy_run(settings, say).fault is None else 1
 
 
 if __name__ == "__main__":
