@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from motoric.scripts.cli import main
 
+from .toys import discs, discs_bundle, mountain_car
+
+__all__ = ["discs", "discs_bundle", "mountain_car"]  # fixtures
+
 SMALL = {
     "ppo": [
         "policy=ppo", "env.num_envs=16", "policy.n_steps=16", "policy.batch_size=128",
