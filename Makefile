@@ -7,7 +7,7 @@ SHELL := /bin/sh
 INSTALLED := .venv/.installed
 BIN := .venv/bin
 
-.PHONY: demo test fast lint types check bench forget lock clean
+.PHONY: demo test fast lint types check bench forget reference lock clean
 demo: $(INSTALLED)
 	@.ci/system gl
 	@$(BIN)/motoric demo
@@ -56,6 +56,12 @@ types: $(INSTALLED)
 		printf 'from typing import Any\ndef __getattr__(name: str) -> Any: ...\n' \
 		> .types/mujoco/$$name.pyi; done
 	@$(BIN)/pyright
+
+# From the docstrings of the modules that docs/api.md lists, as HTML.
+reference: $(INSTALLED)
+	@PDOC_ALLOW_EXEC=1 PYTHONWARNINGS=ignore $(BIN)/pdoc --no-show-source -o build/reference \
+		$$(sed -n 's/^| `\(motoric[a-z_.]*\)` .*/\1/p' docs/api.md)
+	@echo build/reference/index.html
 
 # Write the versions installed here to constraints.txt (after: pip install NAME==VERSION, make test).
 lock: $(INSTALLED)
