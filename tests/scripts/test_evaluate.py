@@ -29,11 +29,20 @@ def test_every_agent_is_an_episode_measured_as_its_metrics_say(discs_bundle):
     assert not any(name in str(summary) for name in ("velocity", "fell"))
 
 
-def test_agents_of_a_world_end_together_and_only_what_was_counts(discs_bundle):
-    class Away:
-        def act(self, observation):
-            return np.tile([1.0, 0.0], (6, 1)) * (np.arange(6) == 0)[:, None]
+class Away:
+    """The first of all leaves the floor; in the world's next episode the second would."""
 
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def act(self, observation):
+        self.steps += 1
+        action = np.zeros((len(observation["observation"]), 2))
+        action[0 if self.steps < 70 else 1] = [1.0, 0.0]
+        return action
+
+
+def test_agents_of_a_world_end_together_and_only_what_was_counts(discs_bundle):
     batch = evaluation.make_worlds(discs_bundle, {}, 2, 0, 10.0)
     episodes = evaluation.episodes_of(Away(), batch)
     assert episodes.terminated.tolist() == [True] + [False] * 5
@@ -41,6 +50,8 @@ def test_agents_of_a_world_end_together_and_only_what_was_counts(discs_bundle):
     assert episodes.lengths[0] < 62
     assert episodes.lengths[3:].tolist() == [200] * 3
     assert episodes.metrics["x"][0] == pytest.approx(1.5, abs=0.15)
+    alone = evaluation.episodes_of(Away(), evaluation.make_worlds(discs_bundle, {}, 1, 0, 10.0))
+    np.testing.assert_array_equal(alone.returns, episodes.returns[:3])
 
 
 def test_unknown_values_are_not_counted():
