@@ -38,7 +38,7 @@ MARGIN = 1e-6  # m, kept to every body for what rounding and the QP's tolerance 
 TOLERANCE = 1e-10  # m a step, on a promise that a gain below the highest makes
 SHRINK = 0.6  # of the way to braking that a command is drawn back by, each time it fails
 TRIES = 8
-JITTER = 0.05  # of the period, that a tick may come too late or too early
+JITTER = 0.05  # of the period, that a tick under acceleration control may be late or early
 BLOCK = 1000  # agents at a time: what is known of them stays in the cache
 LINEARISATIONS = 2  # more, of an acceleration's braking segment, where the first one fails
 
@@ -261,7 +261,9 @@ def _nearest(
         if not len(todo):
             break
         v, at, part = velocity[todo], command[todo], promise.rows(todo)
-        proposal = _proposed(dynamics, v, at, wish[todo], part, part.bound, solve)
+        reach = np.einsum("nki,npi->nkp", part.normal, dynamics.hull_after(v, at)).min(axis=-1)
+        bound = np.minimum(part.bound + TOLERANCE, reach)  # a little inside, where `at` is
+        proposal = _proposed(dynamics, v, at, wish[todo], part, bound, solve)
         command[todo], kept[todo] = _drawn_back(dynamics, v, proposal, at, part)
     return command, kept
 
@@ -337,8 +339,9 @@ class Barrier:
     deadline: float = 0.005
 
     def __call__(self, state: State, wish: MotorCommand, context: Context) -> MotorCommand:
-        late = context.dt > self.dynamics.dt * (1 + JITTER)
-        early = self.dynamics.curved and context.dt < self.dynamics.dt * (1 - JITTER)
+        jitter = JITTER if self.dynamics.curved else 1e-6
+        late = context.dt > self.dynamics.dt * (1 + jitter)
+        early = self.dynamics.curved and context.dt < self.dynamics.dt * (1 - jitter)
         if late or early:
             raise Fault(
                 f"barrier: {context.dt:.4g} s since the last command, expected"
