@@ -127,7 +127,7 @@ ONE_OF_MANY = {
 }
 KIND = {  # in one of the many
     "hardware/interfaces": re.compile(r"^INTERFACE = ", re.M),
-    "hardware/specs": re.compile(r"^[A-Z]\w* = RobotSpec\(", re.M),
+    "hardware/specs": re.compile(r"^SPEC = ", re.M),
 }
 
 
