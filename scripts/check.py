@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from motoric.configs import schema
+from motoric.control import rotation
 from motoric.control.loop import RateLoop
 from motoric.control.supervisor import Supervisor
 from motoric.hardware.drivers import make_robot
@@ -115,12 +116,8 @@ class Watch:
         """Base, battery, link, supervisor."""
         state = self.state
         assert state is not None
-        w, x, y, z = state.orientation
-        roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
-        pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
-        yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
         turns = ", ".join(f"{round(v, 2) + 0.0:.2f}" for v in state.angular_velocity)
-        roll, pitch, yaw = np.degrees([roll, pitch, yaw])
+        roll, pitch, yaw = np.degrees(rotation.to_euler(state.orientation))
         tilt = f"roll {roll:.1f}, pitch {pitch:.1f}, yaw {yaw:.1f} degrees"
         yield f"base: {tilt}; turns at {turns} rad/s"
         if np.isfinite(state.battery):

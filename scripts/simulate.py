@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from motoric.configs import schema
@@ -75,7 +74,7 @@ def _make(settings: schema.Simulate) -> StandIn:
     defaults = {item: schema.Simulate.__dataclass_fields__[item].default for item in WIRE}
     given = {k: getattr(settings, k) for k in WIRE if getattr(settings, k) != defaults[k]}
     try:
-        make = getattr(import_module(STAND_INS[driver][0]), STAND_INS[driver][1])
+        make = STAND_INS[driver]
         takes = [key for key in WIRE if key in inspect.signature(make).parameters]
         for key, value in given.items():
             if key not in takes:

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from motoric.control import rotation
 from motoric.control.command import MotorCommand
-from motoric.hardware.models import load_model
+from motoric.hardware.models import joint_addresses, load_model
 from motoric.hardware.robot import Array, RobotSpec, RobotState
 from motoric.hardware.simulated.sensors import Sensors
 
@@ -89,7 +89,7 @@ class Body(Motors):
         self.data = mujoco.MjData(model)
         self.sensors = Sensors(spec, model)
         joints = [model.joint(name).id for name in spec.joints]
-        self._q, self._v = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
+        self._q, self._v = joint_addresses(model, spec)
         self._actuators = np.array([_actuator_of(model, joint) for joint in joints])
         self._base = None if spec.fixed else _base_of(model, joints[0])
         if self._base is not None:
@@ -115,6 +115,10 @@ class Body(Motors):
         self.data.ctrl[motors] = target
         mujoco.mj_step(model, self.data)
         self.steps += 1
+
+    def close(self) -> None:
+        """Let go of the cameras. Safe to call more than once."""
+        self.sensors.close()
 
     def disturb(
         self,

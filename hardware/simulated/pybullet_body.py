@@ -43,6 +43,9 @@ class PyBulletBody(Motors):
         self.world.step(self.torque)
         self.steps += 1
 
+    def close(self) -> None:
+        """There is nothing to let go of: the world ends with the process."""
+
     def disturb(
         self,
         push: tuple[float, ...] = (0.0, 0.0, 0.0),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import mujoco
 import numpy as np
 from motoric.hardware.robot import RobotSpec, Sensor
+from motoric.hardware.simulated.pictures import Pictures
 from numpy.typing import NDArray
 
 FRAMES = 30.0  # Hz at which cameras take images, at most
@@ -28,15 +28,11 @@ class Sensors:
         self._cameras = [s for s in spec.sensors if s.is_camera]
         self._numbers = [(s, _address(spec, model, s)) for s in spec.sensors if not s.is_camera]
         self._images: dict[str, NDArray[Any]] = {}
-        self._renderers: dict[tuple[int, ...], mujoco.Renderer] = {}
+        self._pictures: dict[tuple[int, ...], Pictures] = {}
         self._due = -math.inf
         for camera in self._cameras:
             if _index(model, mujoco.mjtObj.mjOBJ_CAMERA, camera.name) < 0:
                 raise ValueError(f"{spec.model} has no camera {camera.name!r}")
-            height, width, _ = camera.shape
-            visual = model.vis.global_
-            visual.offheight = max(visual.offheight, height)
-            visual.offwidth = max(visual.offwidth, width)
 
     def read(self, data: mujoco.MjData) -> Mapping[str, NDArray[Any]]:
         """The newest value of each."""
@@ -49,23 +45,15 @@ class Sensors:
         if self._cameras and not self._due - 1.0 / FRAMES <= data.time < self._due:
             self._due = data.time + 1.0 / FRAMES - 1e-9
             for camera in self._cameras:
-                self._images[camera.name] = self._render(camera, data)
+                if camera.shape not in self._pictures:
+                    self._pictures[camera.shape] = Pictures(self._model, *camera.shape[:2])
+                self._images[camera.name] = self._pictures[camera.shape].take(data, camera.name)
         return found | self._images
 
-    def _render(self, camera: Sensor, data: mujoco.MjData) -> NDArray[Any]:
-        renderer = self._renderers.get(camera.shape)
-        if renderer is None:
-            renderer = self._renderers[camera.shape] = _renderer(self._model, camera)
-        renderer.update_scene(data, camera=camera.name)
-        image = renderer.render().copy()
-        image.flags.writeable = False
-        return image
-
-
-def _renderer(model: mujoco.MjModel, camera: Sensor) -> mujoco.Renderer:
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # no screen is needed
-    return mujoco.Renderer(model, camera.shape[0], camera.shape[1])
+    def close(self) -> None:
+        """Let go of the cameras. Safe to call more than once."""
+        for pictures in self._pictures.values():
+            pictures.close()
 
 
 def _index(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:

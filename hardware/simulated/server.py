@@ -167,6 +167,7 @@ def serve(
                 latch.lose()
     if recording is not None:
         recording.close()
+    simulation.close()
 
 
 def _receive(

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from motoric.control import rotation
 from motoric.control.command import MotorCommand
 from motoric.hardware.robot import (
     Array,
@@ -374,7 +375,8 @@ class UnitreeRobot(Robot):
             if self._bms is not None:
                 state.battery = self._battery
             if self._velocity is not None and time.monotonic() - self._velocity[0] < STALE:
-                state.base_velocity = _to_base(state.orientation, self._velocity[1])
+                velocity = rotation.rotate_inverse(state.orientation, self._velocity[1])
+                state.base_velocity = velocity
                 state.base_height = self._velocity[2]
             self._message, self._state = message, state
 
@@ -477,13 +479,6 @@ class UnitreeRobot(Robot):
         if self._sender is not None:
             self._sender.join(1.0)
             self._sender = None
-
-
-def _to_base(orientation: Array, vector: Array) -> Array:
-    """A vector of the world [3] in the base frame; orientation (w, x, y, z)."""
-    w, axis = orientation[0], -orientation[1:]
-    turned = 2.0 * np.cross(axis, vector)
-    return vector + w * turned + np.cross(axis, turned)
 
 
 def go2(interface: str | None = None, **options: float) -> UnitreeRobot:

@@ -20,8 +20,8 @@ import sys
 import threading
 from typing import Any
 
-import mujoco
 import numpy as np
+from motoric.control import rotation
 from motoric.control.command import MotorCommand
 from motoric.hardware.robot import RobotSpec
 from motoric.hardware.simulated.body import Body, real_time
@@ -165,7 +165,7 @@ class SimulatedUnitree(StandIn):
             self.step()
 
     def _sport(self, api: int, parameter: dict[str, Any]) -> tuple[int, str]:
-        return self.service.sport(self.simulation.data.time, self.simulation.data.qpos[7:], api)
+        return self.service.sport(self.simulation.time, self.simulation.state().position, api)
 
     def step(self) -> None:
         """One time step: requests and commands in, physics, states out."""
@@ -237,17 +237,11 @@ class SimulatedUnitree(StandIn):
 
     def _imu(self, imu: np.ndarray) -> None:
         data = self.simulation.data
-        w, x, y, z = quaternion = data.qpos[3:7] / np.linalg.norm(data.qpos[3:7])
+        quaternion = data.qpos[3:7] / np.linalg.norm(data.qpos[3:7])
         imu["quaternion"], imu["gyroscope"] = quaternion, data.qvel[3:6]
-        rotation = np.zeros(9)
-        mujoco.mju_quat2Mat(rotation, data.qpos[3:7])
         felt = data.qacc[:3] - self.simulation.model.opt.gravity
-        imu["accelerometer"] = rotation.reshape(3, 3).T @ felt
-        imu["rpy"] = (
-            np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),
-            np.arcsin(np.clip(2 * (w * y - z * x), -1, 1)),
-            np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)),
-        )
+        imu["accelerometer"] = rotation.rotate_inverse(quaternion, felt)
+        imu["rpy"] = rotation.to_euler(quaternion)
         imu["temperature"] = AMBIENT
 
     def _low_state(self) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 import pybullet
 import pytest
 from motoric.control.command import MotorCommand
-from motoric.envs.engine import rotate_inverse
+from motoric.control.rotation import rotate_inverse
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.models import load_model
 from motoric.hardware.models.urdf import GEAR, floor_friction, roll_pitch_yaw

@@ -141,7 +141,7 @@ def test_a_policy_process_that_was_stopped_ends_in_a_fault(bundle_folder):
 
     def moves():
         with contextlib.suppress(LogError, ValueError):
-            return read_log(newest()).kp.any()
+            return read_log(newest()).command.kp.any()
         return False
 
     for _ in range(3):  # a machine too busy may end it before
