@@ -186,7 +186,7 @@ class Scene:
                 program = [*self._motoric, "deploy"]
             arguments = [
                 *program, f"run={self.run}", f"duration={duration}",
-                f"command={json.dumps(command).replace(' ', '')}", *options,
+                f"goal={json.dumps(command).replace(' ', '')}", *options,
             ]  # fmt: skip
             if small_disk:
                 arguments = [*own_disk(self.run / "logs"), *arguments]
