@@ -104,7 +104,6 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
     axes = np.concatenate([right / np.linalg.norm(right), up / np.linalg.norm(up)])
     added = spec.worldbody.add_camera(name=camera.name, pos=camera.position, fovy=camera.fovy)
     added.alt.xyaxes = axes
-    added.resolution = [camera.width, camera.height]
 
 
 def _add_sensor(spec: mujoco.MjSpec, sensor: Sensor) -> None:

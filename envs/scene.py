@@ -68,14 +68,12 @@ class Terrain:
 
 @dataclass(frozen=True)
 class Camera:
-    """Looks from `position` at `target`, m in the world; fovy: degrees, upright; pixels: size."""
+    """Looks from `position` at `target`, m in the world; fovy: degrees, upright."""
 
     name: str
     position: tuple[float, float, float]
     target: tuple[float, float, float]
     fovy: float = 45.0
-    width: int = 64
-    height: int = 64
 
 
 @dataclass(frozen=True)

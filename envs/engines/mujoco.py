@@ -16,6 +16,8 @@ from motoric.envs.engine import Array, Physics, Start
 from motoric.envs.scene import Scene
 from motoric.hardware.measured import Measured
 from motoric.hardware.models import joint_addresses
+from motoric.hardware.robot import RobotSpec
+from motoric.hardware.simulated.pictures import Pictures
 from numpy.typing import NDArray
 
 
@@ -40,7 +42,8 @@ class MujocoSimulation:
         self._mocap = batch.bind("mocap_pos") if model.nmocap else None
         self._wrench = batch.bind("xfrc_applied")
         self._sensor = sensor = batch.bind("sensordata")
-        self._parts = [_Part(model, placed.robot, placed.prefix) for placed in scene.robots]
+        prefixes = [placed.prefix for placed in scene.robots]
+        self._parts = [_Part(model, p.robot, p.prefix, prefixes) for p in scene.robots]
         self._named = {
             model.sensor(i).name: sensor[:, adr : adr + dim]
             for i, (adr, dim) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
@@ -52,19 +55,20 @@ class MujocoSimulation:
         self._gain = batch.expand("actuator_gainprm")
         self._bias = batch.expand("actuator_biasprm")
         self._range = batch.expand("actuator_forcerange")
-        # Views of the motors of each row, [N, J]: a scene's robots have their motors in order.
-        joints = len(self.robot.joints)
+        # Views by world, robot and joint: a scene's robots have their motors in order.
         motors = np.concatenate([part.motors for part in self._parts])
-        self._in_order = np.array_equal(motors, np.arange(model.nu))
-        if not self._in_order:
+        if not np.array_equal(motors, np.arange(model.nu)):
             raise ValueError(f"scene: motors in the order {motors.tolist()} can't be rows")
-        self.ctrl, self._torque = ctrl.reshape(rows, joints), torque.reshape(rows, joints)
-        self._gains = self._gain.reshape(rows, joints, -1)
-        self._biases = self._bias.reshape(rows, joints, -1)
-        self._ranges = self._range.reshape(rows, joints, 2)
+        shape = (worlds, self.agents, len(self.robot.joints))
+        self.ctrl, self._torque = ctrl.reshape(shape), torque.reshape(shape)
+        self._gains, self._biases = self._gain.reshape(*shape, -1), self._bias.reshape(*shape, -1)
+        self._ranges = self._range.reshape(*shape, 2)
         self.latency, self.strength = np.zeros(rows, np.int64), np.ones(rows)
         self._foreign = np.zeros(rows, bool)  # rows whose gains are not the robot's own
         self._kp, self._kd = np.array(self.robot.kp), np.array(self.robot.kd)
+        self._pictures: dict[tuple[int, int], Pictures] = {}
+        self._data = mujoco.MjData(model)  # of the world that is rendered
+        self._cameras = [s for s in self.robot.sensors if s.is_camera]
 
     @property
     def poses(self) -> Array:
@@ -87,11 +91,11 @@ class MujocoSimulation:
                 self._begin(part, worlds[mine], mine, start, physics)
         self.latency[ids], self.strength[ids] = physics.latency, physics.strength
         self._write_gains(ids, self._kp, self._kd)
-        self._biases[ids, :, 0] = 0.0
+        self._biases[worlds, which, :, 0] = 0.0
         self._foreign[ids] = False
         limit = self.robot.limits.torque * physics.strength[:, None]
-        self._ranges[ids, :, 0], self._ranges[ids, :, 1] = -limit, limit
-        self.ctrl[ids] = start.position
+        self._ranges[worlds, which, :, 0], self._ranges[worlds, which, :, 1] = -limit, limit
+        self.ctrl[worlds, which] = start.position
         for name, pose in start.objects.items():
             self._put(name, worlds, pose)
         self.batch.forward(np.unique(worlds))
@@ -164,7 +168,7 @@ class MujocoSimulation:
 
     def _arrive(self, command: MotorCommand, due: NDArray[np.bool_], changed: bool) -> None:
         """The command reaches the motors of the rows that are `due`."""
-        self.ctrl[due] = command.position[due]
+        self.ctrl[due.reshape(-1, self.agents)] = command.position[due]
         if not changed:
             return
         ids = np.flatnonzero(due)
@@ -175,18 +179,20 @@ class MujocoSimulation:
         if write.any():
             rows = ids[write]
             self._write_gains(rows, kp[write], kd[write])
-            self._biases[rows, :, 0] = offset[write] * self.strength[rows, None]
+            world, which = np.divmod(rows, self.agents)
+            self._biases[world, which, :, 0] = offset[write] * self.strength[rows, None]
             self._foreign[rows] = foreign[write]
 
     def _write_gains(self, ids: NDArray[np.int64], kp: Array, kd: Array) -> None:
-        strength = self.strength[ids, None]
-        self._gains[ids, :, 0] = kp * strength
-        self._biases[ids, :, 1] = -kp * strength
-        self._biases[ids, :, 2] = -kd * strength
+        strength, (world, which) = self.strength[ids, None], np.divmod(ids, self.agents)
+        self._gains[world, which, :, 0] = kp * strength
+        self._biases[world, which, :, 1] = -kp * strength
+        self._biases[world, which, :, 2] = -kd * strength
 
     def measure(self) -> Measured:
-        """The robots, their feet where they have any, every sensor of the scene by name, and the
-        pose of each object. Forces and torques are those of the last physics step."""
+        """The robots, their feet and cameras where they have any, every sensor of the scene by
+        name, and the pose of each free object. What sensors say, forces and torques are of the
+        last physics step."""
         if self.agents == 1:
             return self._measure(self._parts[0])
         found = [self._measure(part) for part in self._parts]
@@ -218,6 +224,8 @@ class MujocoSimulation:
             sensors["foot_force"] = self._sensor[:, part.touches]
         for source, name in part.sensors:
             sensors[name] = self._named[source].copy()
+        for camera in self._cameras:
+            sensors[camera.name] = self.render(part.prefix + camera.name, *camera.shape[:2])
         for name in self._objects:
             body = self.model.body(name).id
             sensors[name] = np.concatenate([self._xpos[:, body], self._xquat[:, body]], axis=1)
@@ -225,7 +233,7 @@ class MujocoSimulation:
             time=np.zeros(worlds),
             position=qpos[:, part.qpos],
             velocity=qvel[:, part.qvel],
-            torque=self._torque[self._parts.index(part) :: self.agents].copy(),
+            torque=self._torque[:, self._parts.index(part)].copy(),
             orientation=orientation,
             angular_velocity=angular,
             base_position=position,
@@ -237,32 +245,27 @@ class MujocoSimulation:
     def _objects(self) -> list[str]:
         return [thing.name for thing in self.scene.objects if thing.free]
 
-    def render(self, camera: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        """Pictures of a camera of the scene, of some worlds (None: all), [M, height, width, 3]."""
-        worlds = np.arange(len(self.qpos)) if ids is None else ids
-        if not hasattr(self, "_renderers"):
-            self._renderers: dict[str, Any] = {}
-            self._data = mujoco.MjData(self.model)
-        if camera not in self._renderers:
-            (known,) = (c for c in self.scene.cameras if c.name == camera)
-            self._renderers[camera] = mujoco.Renderer(self.model, known.height, known.width)
-            self._renderers[camera].scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+    def render(
+        self, camera: str, height: int, width: int, worlds: NDArray[np.int64] | None = None
+    ) -> NDArray[np.uint8]:
+        """Pictures of a camera of the model, of some worlds (None: all), [M, height, width, 3]."""
+        if (height, width) not in self._pictures:
+            self._pictures[height, width] = Pictures(self.model, height, width)
         frames = []
-        for world in worlds:
+        for world in np.arange(len(self.qpos)) if worlds is None else worlds:
             self._data.qpos[:] = self.qpos[world]
             if self._mocap is not None:
                 self._data.mocap_pos[:] = self._mocap[world]
             mujoco.mj_kinematics(self.model, self._data)
             mujoco.mj_camlight(self.model, self._data)
-            self._renderers[camera].update_scene(self._data, camera)
-            frames.append(self._renderers[camera].render())
+            frames.append(self._pictures[height, width].take(self._data, camera))
         return np.stack(frames)
 
     def close(self) -> None:
-        """Let go of the renderers. Safe to call more than once."""
-        for renderer in getattr(self, "_renderers", {}).values():
-            renderer.close()
-        self._renderers = {}
+        """Let go of what pictures need. Safe to call more than once."""
+        for pictures in self._pictures.values():
+            pictures.close()
+        self._pictures.clear()
 
     def save_state(self) -> dict[str, NDArray]:
         """Everything the next step depends on."""
@@ -296,7 +299,10 @@ class _Part:
     sensors: names in the model and as this robot's
     """
 
-    def __init__(self, model: mujoco.MjModel, robot: Any, prefix: str) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, robot: RobotSpec, prefix: str, prefixes: list[str]
+    ) -> None:
+        self.prefix = prefix
         self.qpos, self.qvel = joint_addresses(model, robot, prefix)
         first = model.body(model.joint(prefix + robot.joints[0]).bodyid[0])
         root = int(model.body_rootid[first.id])
@@ -322,7 +328,10 @@ class _Part:
         ])  # fmt: skip
         own = {*touches, *speeds}
         names = [model.sensor(i).name for i in range(model.nsensor)]
-        self.sensors = [(n, n.removeprefix(prefix)) for n in names if n not in own]
+        others = tuple(other for other in prefixes if other != prefix)
+        self.sensors = [
+            (n, n.removeprefix(prefix)) for n in names if n not in own and not n.startswith(others)
+        ]
 
 
 def sensor_addresses(model: mujoco.MjModel, names: list[str]) -> NDArray[np.int64]:

@@ -196,7 +196,7 @@ def test_latency_delays_the_motors():
     env.sim.step(hold(np.tile(before + 0.3, (4, 1)), GO2.kp, GO2.kd), 4)
     moved = np.abs(env.sim.qpos[:, 7:] - before).max(1)
     assert moved[0] > moved[1] > moved[2] > moved[3]
-    assert np.array_equal(env.sim.ctrl[3], before + 0.3), "it arrives with the next step"
+    assert np.array_equal(env.sim.ctrl[3, 0], before + 0.3), "it arrives with the next step"
 
 
 def test_a_push_moves_only_those_due():
