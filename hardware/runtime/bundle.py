@@ -338,7 +338,8 @@ class Session:
                 raise ValueError(f"{name}: shape {value.shape}, expected (N, {shape})")
             values[name], rows = value, len(value)
         if rows != 1:
-            return dict(zip(self._names, self._session.run(self._names, values), strict=True))
+            found = self._session.run(self._names, values)
+            return {n: np.asarray(v) for n, v in zip(self._names, found, strict=True)}
         for name, value in values.items():
             self._one[name][:] = value
         self._session.run_with_iobinding(self._binding)
