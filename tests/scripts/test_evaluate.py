@@ -126,7 +126,7 @@ def test_a_gymnasium_environment_is_evaluated_in_the_same_way(mountain_car, comm
     result = json.loads((mountain_car / "evaluation.json").read_text())
     assert result["lengths"] == [30, 30]
     for given, words in (
-        ("goal=[1]", "MountainCarContinuous-v0 has no goal to set"),
+        ("goal=[1]", "PicturedCar-v0 has no goal to set"),
         ("engine=mujoco", "engine: 'mujoco'"),
         ("cells=3", "has no range"),
     ):

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import Continuous_MountainCarEnv
 from motoric.control.command import MotorCommand
 from motoric.envs.registry import TASKS
 from motoric.envs.task import Task
@@ -144,11 +146,24 @@ def discs_bundle(discs) -> Bundle:
     return Bundle.load(discs / "bundle" / "best")
 
 
+class PicturedCar(Continuous_MountainCarEnv):
+    """Drawn without pygame: a pole where the car is."""
+
+    def render(self):
+        frame = np.full((400, 600, 3), 255, np.uint8)
+        at = int(600 * (self.state[0] + 1.2) / 1.8)
+        frame[:, max(0, at - 20) : at + 20] = (200, 30, 30)
+        return frame
+
+
+gym.register("PicturedCar-v0", entry_point=PicturedCar, max_episode_steps=999)
+
+
 @pytest.fixture
 def mountain_car(tmp_path) -> Path:
     """A run folder of a Gymnasium environment without a model; it pushes the way the car rolls."""
     spec = BundleSpec(
-        task="MountainCarContinuous-v0", action=Tensor("action", (1,)),
+        task="PicturedCar-v0", action=Tensor("action", (1,)),
         networks=(policy_network((Input("observation", (2,)),), (Tensor("action", (1,)),)),),
         training={"algorithm": "hand", "steps": 0},
     )  # fmt: skip
