@@ -57,11 +57,10 @@ def replay(settings: Replay, say: Callable[[str], None] = print) -> None:
 def robot_of(log: Log) -> RobotSpec:
     """The robot of a log, as it was then, or one of ours by its name. Raises ValueError."""
     text = log.metadata.get("spec")
-    if text is not None:
-        return read_fields(RobotSpec, json.loads(text))
-    if log.robot not in ROBOTS:
-        raise ValueError(f"robot {log.robot!r} is unknown, expected one of {', '.join(ROBOTS)}")
-    return ROBOTS[log.robot]
+    robot = ROBOTS.get(log.robot) if text is None else read_fields(RobotSpec, json.loads(text))
+    if robot is None or robot.model is None:
+        raise ValueError(f"robot {log.robot!r} has no model to show")
+    return robot
 
 
 def run(settings: Replay, say: Callable[[str], None]) -> int:

@@ -422,14 +422,14 @@ class LogPage:
         self.at = 0.0
         with gui.add_folder("Plots"):
             self.joint = gui.add_dropdown("Joint", list(shown.joints))
-            self._joint_plots = {
+            self.joint_plots = {
                 "position": Plot(page, "position", ("wished", "sent", "measured"), "rad"),
                 "velocity": Plot(page, "velocity", ("sent", "measured"), "rad/s"),
                 "torque": Plot(page, "torque", ("asked", "measured"), "N m"),
             }
-            self._metrics = MetricPlots(page, shown.named, shown.goals)
-            drawn = self._metrics.goals
-            self._goals = [
+            self.metrics = MetricPlots(page, shown.named, shown.goals)
+            drawn = self.metrics.goals
+            self.goals = [
                 (part, i, Plot(page, f"{name} asked for", ("asked for",), part.units[i]))
                 for part in shown.goals if not part.is_text
                 for i, name in enumerate(part.names[:MOST_SLIDERS]) if (part.name, i) not in drawn
@@ -454,18 +454,20 @@ class LogPage:
         first = int(np.searchsorted(log.times, log.times[i] - HISTORY))
         ticks = range(first, i + 1, 1 + (i - first) // 300)
         self._show_joint(ticks)
-        self._metrics.clear()
+        self.metrics.clear()
         for k in ticks:
             goal = {name: values[k] for name, values in shown.goal.items()}
-            self._metrics.add(log.times[k], {n: v[k] for n, v in shown.metrics.items()}, goal)
-        self._metrics.show()
-        for part, n, plot in self._goals:
+            self.metrics.add(log.times[k], {n: v[k] for n, v in shown.metrics.items()}, goal)
+        self.metrics.show()
+        for part, n, plot in self.goals:
             plot.clear()
             for k in ticks:
                 plot.add(log.times[k], float(shown.goal[part.name][k, n]))
             plot.show()
         words = [f"**{log.robot}**", f"{log.times[i]:.2f} s", log.status[i], log.reason[i]]
-        words += [goal_text(p, shown.goal[p.name][i]) for p in shown.goals if log.source[i]]
+        if log.source[i]:
+            asked = ", ".join(goal_text(p, shown.goal[p.name][i]) for p in shown.goals)
+            words.append(f"{log.source[i]}: {asked}")
         self.status.content = " · ".join(word for word in words if word)
 
     def _show_joint(self, ticks: range) -> None:
@@ -477,10 +479,10 @@ class LogPage:
             + sent.torque
         )[:, j]  # fmt: skip
         for plot, columns in (
-            (self._joint_plots["position"],
+            (self.joint_plots["position"],
              (self.shown.wished[:, j], sent.position[:, j], log.position[:, j])),
-            (self._joint_plots["velocity"], (sent.velocity[:, j], log.velocity[:, j])),
-            (self._joint_plots["torque"], (asked, log.torque[:, j])),
+            (self.joint_plots["velocity"], (sent.velocity[:, j], log.velocity[:, j])),
+            (self.joint_plots["torque"], (asked, log.torque[:, j])),
         ):  # fmt: skip
             plot.clear()
             for k in ticks:

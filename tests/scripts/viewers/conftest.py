@@ -1,19 +1,11 @@
-"""A port that is free, and a browser."""
+"""A browser."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 
 import pytest
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def chromium() -> str:
