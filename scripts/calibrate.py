@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from motoric.configs import schema
+from motoric.configs.commands import Calibrate
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.dynamixel.robot import DynamixelRobot
 from motoric.hardware.robot import RobotError
@@ -17,7 +17,7 @@ from motoric.scripts.config import UserError
 Ranges = dict[str, tuple[float, float, float]]
 
 
-def calibrate_robot(settings: schema.Calibrate, say: Callable[[str], None] = print) -> Path:
+def calibrate_robot(settings: Calibrate, say: Callable[[str], None] = print) -> Path:
     """Calibrate and return the file; with `seconds`, without asking."""
     try:
         robot = make_robot(settings.robot.driver, **settings.robot.options)
@@ -72,6 +72,12 @@ def calibrate_robot(settings: schema.Calibrate, say: Callable[[str], None] = pri
         say(f"  {name:<15} {low:.3f} to {high:.3f} rad")
     say(f"calibration: {path}")
     return path
+
+
+def run(settings: Calibrate, say: Callable[[str], None]) -> int:
+    """`motoric calibrate`."""
+    calibrate_robot(settings, say)
+    return 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from motoric.configs import schema
+from motoric.configs.commands import Check
 from motoric.control import rotation
 from motoric.control.loop import RateLoop
 from motoric.control.supervisor import Supervisor
@@ -143,7 +143,7 @@ def _named(reason: str, spec: RobotSpec) -> str:
     return reason
 
 
-def check(settings: schema.Check, say: Callable[[str], None] = print) -> int:
+def check(settings: Check, say: Callable[[str], None] = print) -> int:
     """Watch until Ctrl-C or for `duration` s; returns the exit code, 1 when the robot was lost."""
     try:
         robot = make_robot(settings.robot.driver, **settings.robot.options)
@@ -195,6 +195,11 @@ def _look(watch: Watch, duration: float | None, say: Callable[[str], None]) -> N
                 shown = now
                 picture: list[Any] = [watch.table(), *watch.lines()]
                 live.update(Group(*picture), refresh=True)
+
+
+def run(settings: Check, say: Callable[[str], None]) -> int:
+    """`motoric check`."""
+    return check(settings, say)
 
 
 if __name__ == "__main__":

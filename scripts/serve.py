@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from motoric.configs import schema
+from motoric.configs.commands import Serve
 from motoric.control.realtime import NotPermitted, scheduling
 from motoric.hardware.drivers import make_robot
 from motoric.hardware.network.server import RobotServer
@@ -16,7 +16,7 @@ from motoric.hardware.robot import STOPS, RobotError
 from motoric.scripts.config import UserError
 
 
-def serve(settings: schema.Serve, say: Callable[[str], None] = print) -> int:
+def serve(settings: Serve, say: Callable[[str], None] = print) -> int:
     """Serve until a signal of `STOPS`; returns the exit code, 1 when the robot was lost.
 
     A terminal that is closed ends it too, unless it was started with nohup.
@@ -62,6 +62,11 @@ def serve(settings: schema.Serve, say: Callable[[str], None] = print) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 0
+
+
+def run(settings: Serve, say: Callable[[str], None]) -> int:
+    """`motoric serve`."""
+    return serve(settings, say)
 
 
 if __name__ == "__main__":

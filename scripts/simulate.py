@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from motoric.configs import schema
+from motoric.configs.commands import Simulate
 from motoric.hardware.drivers import STAND_INS
 from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.log import LogError
@@ -21,7 +21,7 @@ ENDS = (signal.SIGINT, signal.SIGTERM)
 WIRE = ("interface", "port", "lose", "corrupt", "hand", "record")  # what may be said of the wire
 
 
-def simulate(settings: schema.Simulate, say: Callable[[str], None] = print) -> None:
+def simulate(settings: Simulate, say: Callable[[str], None] = print) -> None:
     """Serve until Ctrl-C or SIGTERM, or until the window is closed."""
     viewer = settings.viewer
     if viewer.name == "video":
@@ -64,14 +64,14 @@ def simulate(settings: schema.Simulate, say: Callable[[str], None] = print) -> N
     say(f"simulated {name}: ended")
 
 
-def _make(settings: schema.Simulate) -> StandIn:
+def _make(settings: Simulate) -> StandIn:
     name, driver = settings.robot.name, settings.robot.driver
     if driver not in STAND_INS:
         raise UserError(
             f"robot: {name!r} has no simulated counterpart on a wire of its own, expected one of "
             f"{', '.join(_simulated())}"
         )
-    defaults = {item: schema.Simulate.__dataclass_fields__[item].default for item in WIRE}
+    defaults = {item: Simulate.__dataclass_fields__[item].default for item in WIRE}
     given = {k: getattr(settings, k) for k in WIRE if getattr(settings, k) != defaults[k]}
     try:
         make = STAND_INS[driver]
@@ -95,7 +95,7 @@ def _simulated() -> list[str]:
     return [n for n in names if config.load("simulate", [f"robot={n}"]).robot.driver in STAND_INS]
 
 
-def _reach(settings: schema.Simulate, robot: StandIn) -> list[str]:
+def _reach(settings: Simulate, robot: StandIn) -> list[str]:
     """Arguments that lead `deploy` to it, with every option that was changed."""
     usual = config.load("simulate", [f"robot={settings.robot.name}"]).robot.options
     said = {argument.partition("=")[0] for argument in robot.reach}
@@ -119,6 +119,12 @@ def _look(robot: StandIn, viewer: Any, ended: threading.Event) -> None:
         view_native.show_live(robot.model, robot.pose)
     else:
         ended.wait()
+
+
+def run(settings: Simulate, say: Callable[[str], None]) -> int:
+    """`motoric simulate`."""
+    simulate(settings, say)
+    return 0
 
 
 if __name__ == "__main__":

@@ -106,6 +106,10 @@ REGISTERS = {
     "present_temperature": Register(146, 1, False),  # degrees Celsius
     "backup_ready": Register(147, 1, False),
 }
+# What is read at once: address and bytes
+STATE = (REGISTERS["realtime_tick"].address, 16)  # tick … present position, with no gap
+HEALTH = (REGISTERS["present_input_voltage"].address, 3)
+WATCHDOG = (REGISTERS["bus_watchdog"].address, 1)
 CURRENT_REGISTERS = ("current_limit", "goal_current")  # missing without a current sensor
 
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 from motoric.hardware.drivers import make_robot
-from motoric.hardware.dynamixel.emulator import Emulator, make_chain
-from motoric.hardware.dynamixel.models import ANGLE, RESOLUTION
-from motoric.hardware.dynamixel.robot import (
+from motoric.hardware.dynamixel.calibration import (
     Calibrated,
-    DynamixelRobot,
     load_calibration,
     save_calibration,
 )
+from motoric.hardware.dynamixel.emulator import Emulator, make_chain
+from motoric.hardware.dynamixel.models import ANGLE, RESOLUTION
+from motoric.hardware.dynamixel.robot import DynamixelRobot
 from motoric.hardware.dynamixel.timing import ADAPTER
 from motoric.hardware.robot import Array
 from motoric.hardware.simulated.stand_in import StandIn

@@ -8,6 +8,12 @@ USB adapter hands what came on once per period of its latency timer, 1 ms at bes
 
 from __future__ import annotations
 
+from motoric.hardware.dynamixel.goals import GOAL_BYTES
+from motoric.hardware.dynamixel.joints import Joint
+from motoric.hardware.dynamixel.models import HEALTH, STATE, WATCHDOG
+
+HEALTH_EVERY = 0.5  # s between readings of temperature and voltage
+WATCHDOG_EVERY = 0.2  # s between looks at the bus watchdogs
 BITS = 10  # on the wire per byte: start, eight, stop
 ANSWER = 50e-6  # s a servo takes
 PARSE = 50e-6  # s this program takes for it, measured with the SDK
@@ -40,3 +46,19 @@ def write_seconds(lengths: list[int], same: bool, baud: int) -> float:
 def most_cycles(cycle: float, others: list[tuple[float, float]]) -> float:
     """Cycles a second, each `cycle` s long, beside reads given as (s each, s between two)."""
     return max(0.0, 1.0 - sum(seconds / every for seconds, every in others)) / cycle
+
+
+def most_rate(joints: tuple[Joint, ...], baud: int, adapter: float = ADAPTER) -> float:
+    """How often a second the goals can be written and the states read, Hz.
+
+    adapter: s it may keep bytes back. The slow reads of health and watchdogs go off it.
+    """
+    count, modes = len(joints), [joint.mode for joint in joints]
+    same = len({m.removeprefix("extended_") for m in modes}) == 1
+    cycle = write_seconds([GOAL_BYTES[m] for m in modes], same, baud)
+    cycle += read_seconds(count, STATE[1], baud, adapter)
+    slow = ((HEALTH, HEALTH_EVERY), (WATCHDOG, WATCHDOG_EVERY))
+    return most_cycles(
+        cycle,
+        [(read_seconds(count, place[1], baud, adapter), every) for place, every in slow],
+    )

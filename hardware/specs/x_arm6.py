@@ -5,9 +5,7 @@ The same numbers as in configs/robot/x_arm6.yaml, for tasks and simulation; a te
 
 from __future__ import annotations
 
-import dataclasses
-
-from motoric.hardware.dynamixel.robot import chain_spec, parse_joint
+from motoric.hardware.dynamixel.joints import chain_spec, parse_joint
 
 _BIG = {"model": "xl430-w250", "velocity": 2.5, "torque": 0.7}
 _SMALL = {"model": "xl330-m288", "mode": "current_position", "velocity": 4.0, "torque": 0.25}
@@ -24,13 +22,10 @@ JOINTS = {
     },
 }  # fmt: skip
 
-X_ARM6 = dataclasses.replace(
-    chain_spec(
-        "x_arm6",
-        tuple(parse_joint(name, values, "extended_position") for name, values in JOINTS.items()),
-    ),
+X_ARM6 = chain_spec(
+    "x_arm6",
+    tuple(parse_joint(name, values, "extended_position") for name, values in JOINTS.items()),
     model="x_arm6.xml",
-    fixed=True,
 )
 
 SPEC = X_ARM6

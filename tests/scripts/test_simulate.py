@@ -18,12 +18,12 @@ from motoric.control.command import MotorCommand
 from motoric.control.loop import RateLoop
 from motoric.hardware.drivers import DRIVERS, STAND_INS, make_robot
 from motoric.hardware.dynamixel import stand_in as simulated_chain
-from motoric.hardware.dynamixel.robot import (
+from motoric.hardware.dynamixel.calibration import (
     Calibrated,
-    DynamixelRobot,
     load_calibration,
     save_calibration,
 )
+from motoric.hardware.dynamixel.robot import DynamixelRobot
 from motoric.hardware.dynamixel.stand_in import SimulatedChain
 from motoric.hardware.specs.b2 import B2
 from motoric.hardware.specs.g1 import G1

@@ -12,8 +12,11 @@ import yaml
 from motoric.control.command import MotorCommand
 from motoric.control.loop import RateLoop
 from motoric.hardware.drivers import make_robot
+from motoric.hardware.dynamixel import timing
 from motoric.hardware.dynamixel.emulator import make_chain
-from motoric.hardware.dynamixel.robot import GOAL_BYTES, STATE, DynamixelRobot, most_rate, timing
+from motoric.hardware.dynamixel.goals import GOAL_BYTES
+from motoric.hardware.dynamixel.models import STATE
+from motoric.hardware.dynamixel.robot import DynamixelRobot
 from motoric.hardware.dynamixel.stand_in import SimulatedChain
 from motoric.hardware.robot import RobotError
 from motoric.hardware.runtime.deploy import ticks_per_action
@@ -88,7 +91,7 @@ def test_a_cycle_takes_as_long_as_the_arithmetic_says(mode, baud):
     expected = timing.write_seconds(lengths, len(set(lengths)) == 1, baud)
     expected += timing.read_seconds(6, STATE[1], baud) - 6 * timing.PARSE
     assert answers[-1][0] == pytest.approx(expected)
-    most = most_rate(robot.joints, baud)
+    most = timing.most_rate(robot.joints, baud)
     share = most * (expected + 6 * timing.PARSE)  # the rest is for temperatures and watchdogs
     assert (0.85 if baud == 57600 else 0.97) < share < 1
 
@@ -139,7 +142,7 @@ def simulated(tmp_path):
         chain, stop = SimulatedChain(values, port=str(tmp_path / "port")), threading.Event()
         thread = threading.Thread(target=chain.run, args=(stop,), daemon=True)
         thread.start()
-        reach = dict(word.removeprefix("robot.options.").split("=") for word in chain.reach[:-1])
+        reach = dict(word.removeprefix("robot.options.").split("=") for word in chain.reach)
         robot = DynamixelRobot(**values | reach)
         made.append((robot, chain, stop, thread))
         return robot
