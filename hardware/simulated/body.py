@@ -99,6 +99,7 @@ class Body(Motors):
         self.data.qpos[self._q] = spec.rest
         for _ in range(round(1.0 / timestep)):  # let it settle on the floor
             self.step()
+        self.state()  # the first picture of a camera takes a second: not when somebody waits
 
     @property
     def time(self) -> float:

@@ -32,14 +32,16 @@ class Pictures:
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         self._model, self._rect = model, mujoco.MjrRect(0, 0, width, height)
-        # Software OpenGL pays for every pixel, of the frame buffer and of the shadow map.
+        # Software OpenGL pays for every pixel, of the frame buffer and of the shadow map: without
+        # shadows a small picture takes a fiftieth.
         visual = model.vis
         visual.global_.offwidth, visual.global_.offheight = width, height
-        visual.quality.shadowsize = min(visual.quality.shadowsize, 4 * max(width, height))
+        visual.quality.shadowsize = visual.quality.offsamples = 0
         self._gl = gl_context(width, height)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, 2000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         self._option, self._camera = mujoco.MjvOption(), mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
