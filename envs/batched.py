@@ -31,7 +31,8 @@ class Batch(Protocol):
     """N rows with autoreset in the same step; those that share a world begin and end together.
 
     name: of the task, or Gymnasium's id; num_envs: N; agents: rows that share a world
-    control_dt: s per step; interface: None where no robot is meant
+    control_dt: s per step; engine: of its physics, where there is a choice
+    interface: None where no robot is meant
     goals, metrics: what is asked for, and what `step` says of itself
     model: MuJoCo's, to look at, with `poses` [N / agents, nq]; None: see `render`
     """
@@ -40,6 +41,7 @@ class Batch(Protocol):
     num_envs: int
     agents: int
     control_dt: float
+    engine: str | None
     observation_space: spaces.Space
     action_space: spaces.Space
 
@@ -113,6 +115,7 @@ class BatchedEnv:
                 f"engine: {engine!r}, {task.name} runs in {', '.join(task.engines)} only"
             )
         self.task, self.name, self.agents = task, task.name, task.agents
+        self.engine: str | None = engine
         self.num_envs, self.control_dt = worlds * task.agents, task.control_dt
         self.sim = task.simulation(engine, self.num_envs, num_threads)
         self._interface = interface = task.interface

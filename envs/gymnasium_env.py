@@ -26,6 +26,7 @@ class GymnasiumEnvs:
     """
 
     agents = 1
+    engine: str | None = None
     interface = None
     goals: tuple[Part, ...] = ()
     goal: Goal = {}  # noqa: RUF012

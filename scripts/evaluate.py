@@ -21,7 +21,6 @@ def evaluate(settings: Evaluate, say: Callable[[str], None] = print) -> dict[str
     folder, path = find_bundle(settings.run, settings.bundle)
     bundle = Bundle.load(path)
     options = bundle.spec.training.get("options", {})
-    engine = settings.engine or evaluation.trained_on(bundle)
     seed = evaluation.TEST + settings.seed
     viewer = settings.viewer
     if viewer.name in ("web", "native"):
@@ -34,19 +33,20 @@ def evaluate(settings: Evaluate, say: Callable[[str], None] = print) -> dict[str
         out = out if viewer.out is None else Path(viewer.out)
         record_video(
             bundle, options, out, seconds=viewer.seconds, seed=seed, goal=settings.goal,
-            width=viewer.width, height=viewer.height, engine=engine,
+            width=viewer.width, height=viewer.height, engine=settings.engine,
         )  # fmt: skip
         say(f"video: {out}")
     try:
         episodes = evaluation.run(
-            bundle, options, settings.episodes, seed, settings.goal, settings.seconds, engine
-        )
+            bundle, options, settings.episodes, seed, settings.goal, settings.seconds,
+            settings.engine,
+        )  # fmt: skip
     except (ValueError, ImportError) as error:
         raise UserError(str(error).split("\n")[0]) from None
-    table(bundle, episodes, say, engine)
+    table(bundle, episodes, say)
     result = {
         "bundle": path.name,
-        "engine": engine,
+        "engine": episodes.engine,
         "seed": settings.seed,
         "goal": settings.goal,
         "seconds": settings.seconds,
@@ -84,15 +84,10 @@ def _show(settings: Evaluate, bundle: Bundle, options: dict[str, Any], seed: int
         show(live)
 
 
-def table(
-    bundle: Bundle,
-    episodes: evaluation.Episodes,
-    say: Callable[[str], None],
-    engine: str | None = None,
-) -> None:
+def table(bundle: Bundle, episodes: evaluation.Episodes, say: Callable[[str], None]) -> None:
     """Print a summary of episodes, one quantity a line."""
     training = bundle.spec.training
-    where = "" if engine is None else f", in {engine}"
+    where = "" if episodes.engine is None else f", in {episodes.engine}"
     say(
         f"{bundle.spec.task}, {training.get('algorithm')} after "
         f"{training.get('steps', 0):,} steps{where}"

@@ -32,6 +32,7 @@ class Episodes:
     returns, lengths [E]; terminated [E]: ended by what happened (a fall, say), not by time
     named: the metrics; metrics: by name, of each episode, [E], NaN where it couldn't be known
     goals: parts of the goal; goal: what was asked for as the episode began, [E, k] each
+    engine: of the physics, where there is a choice
     """
 
     returns: Array
@@ -41,6 +42,7 @@ class Episodes:
     metrics: dict[str, Array]
     goals: tuple[Part, ...]
     goal: Goal
+    engine: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """For JSON and tables: `NAME_mean` and, but for sums and shares, `NAME_max` of each
@@ -61,7 +63,7 @@ class Episodes:
 
 
 def trained_on(bundle: Bundle) -> str | None:
-    """The physics engine of a bundle's training; None: its environment has no choice."""
+    """The physics engine of a bundle's training; None: the environment's own."""
     return bundle.spec.training.get("engine")
 
 
@@ -134,7 +136,9 @@ def episodes_of(policy: Acting, batch: Any) -> Episodes:
         history = np.stack([step.get(metric.name, unknown) for step in steps], 1)  # [E, T]
         totals = [metric.total(row[:length]) for row, length in zip(history, lengths, strict=True)]
         metrics[metric.name] = np.array(totals)
-    return Episodes(returns, lengths, terminated, batch.metrics, metrics, batch.goals, asked)
+    return Episodes(
+        returns, lengths, terminated, batch.metrics, metrics, batch.goals, asked, batch.engine
+    )
 
 
 def by_cell(episodes: Episodes, cells: int) -> list[dict[str, Any]]:

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from motoric.configs import schema
+from motoric.configs.commands import COMMANDS, Command
+from motoric.configs.groups import VIEWERS, Dataset, Env, Robot
+from motoric.configs.policies import dsac_t
+from motoric.configs.policy import POLICIES
+from motoric.configs.schema import COUNT, doc
 from motoric.scripts import config
-from motoric.scripts.cli import main
+from motoric.scripts.cli import main, settings_of
 from motoric.scripts.config import UserError
 from motoric.scripts.training import checkpoint
 from motoric.scripts.training.run_folder import MetricsCsv, read_metrics
+from omegaconf import MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_names_and_defaults():
     settings = config.load("train", ["policy=dsac_t", "env=half_cheetah", "seed=1"])
-    assert isinstance(settings.policy, schema.DSACT)
+    assert isinstance(settings.policy, dsac_t.Config)
     assert settings.env.id == "HalfCheetah-v5"
     assert settings.seed == 1
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac", "td3", "dsac_t"])
+@pytest.mark.parametrize("name", config.group_choices("policy"))
 @pytest.mark.parametrize("env", config.group_choices("env"))
 def test_every_policy_with_every_environment(name, env):
     extra = ["id=Pendulum-v1"] if env == "gym" else []
+    extra += ["dataset=local", "dataset.path=data"] if env == "none" else []
     settings = config.load("train", [f"policy={name}", f"env={env}", *extra])
     assert settings.policy.name == name
 
@@ -106,13 +115,24 @@ def test_the_experiment():
         ("evaluate", ["run=/", "viewer=tv"], ["viewer", "'tv'", "web"]),
         ("evaluate", ["run=/", "viewer.name=video"], ["viewer.name", "viewer=video"]),
         ("evaluate", ["run=/", "episodes=0"], ["episodes", "0", "at least 1"]),
-        ("evaluate", ["run=/", "command=[1]"], ["command", "[forward, left, turn]"]),
+        ("evaluate", ["run=/", "goal=[nan]"], ["goal", "nan", "finite"]),
+        ("evaluate", ["run=/", "command=[1]"], ["command", "no such key"]),
         ("evaluate", ["run=/"], ["no bundle 'best'"]),
         ("deploy", ["run=/", "robot=spot"], ["robot", "'spot'", "sim_go2"]),
         ("deploy", ["run=/", "duration=-1"], ["duration", "-1"]),
         ("serve", ["robot=sim_go2", "interface=lo", "host=192.0.2.1"], ["interface", "lo", "none"]),
         ("replay", ["/nowhere.mcap"], ["/nowhere.mcap", "No such file"]),
-        ("fly", [], ["'fly'", "train", "deploy"]),
+        ("train", ["env=none"], ["env", "'none'", "dataset=local dataset.path=FOLDER"]),
+        ("train", ["env=none", "dataset=local"], ["dataset.path=FOLDER"]),
+        ("train", ["dataset=local"], ["dataset.path: missing"]),
+        ("train", ["++policy.gama=0.5"], ["policy.gama", "no such key"]),
+        ("train", ["policy={gama:0.5}"], ["policy", "no such key"]),
+        ("fly", [], ["'fly'", "train", "deploy", "data record"]),
+        ("data", [], ["'data'", "data record", "data info"]),
+        ("data", ["burn"], ["'data burn'", "data record", "data info"]),
+        ("list", ["runs"], ["'runs'", "key=value"]),
+        ("list", ["runs=a"], ["runs", "no such key"]),
+        ("demo", ["now"], ["'now'", "key=value"]),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, command, arguments, words):
@@ -128,23 +148,110 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, command, arguments
 def test_help(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in (*schema.COMMANDS, "list", "demo"))
+    assert all(re.search(rf"^  {name} +\w", text, re.M) for name in COMMANDS)
     assert main(["train", "policy=dsac_t", "--help"]) == 0
     text = capsys.readouterr().out
     for key in ("policy.expected_value_target=true", "policy.critic_loss=gaussian",
-                "env=ant|go2_velocity", "total_steps=1000000",
-                "policy=dsac_t|ppo|sac|td3"):  # fmt: skip
+                "env=ant|", "|go2_velocity", "total_steps=1000000", "policy=bc|dsac_t|ppo|sac|td3",
+                "-m runs every combination"):  # fmt: skip
         assert key in text
-    for name in ("evaluate", "export", "deploy", "replay", "list", "demo"):
-        assert main([name, "--help"]) == 0
-        assert f"usage: motoric {name}" in capsys.readouterr().out
+    for choice in ("env=gym", "env=none dataset=local"):
+        assert main(["train", *choice.split(), "--help"]) == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_explained(capsys, name):
+    command = COMMANDS[name]
+    assert main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: motoric {name}")
+    assert command.help in text
+    for example in command.examples:
+        assert f"motoric {name} {example}".rstrip() in text
+        words = example.replace("RUN", "runs/x").split()
+        if "-m" not in words and "resume=runs/DIR" not in words:
+            settings_of(command, words)
+    for group in command.groups:
+        assert f"  {group}=" in text
+    for path in command.paths:
+        assert path.partition(".")[0] in {f.name for f in dataclasses.fields(command.config)}
+    if command.first is not None:
+        assert command.first in {f.name for f in dataclasses.fields(command.config)}
+
+
+def test_the_command_table_is_all_there_is(monkeypatch, capsys):
+    """A command is an entry there: no other place knows its name."""
+    done = []
+
+    @dataclasses.dataclass
+    class Greet:
+        """Say hello."""
+
+        whom: str = doc(MISSING, "somebody")
+        times: int = doc(1, "how often", COUNT)
+
+    module = types.ModuleType("a_module_of_a_command")
+    module.run = lambda settings, say: done.append(settings) or say("hello") or 1
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    greet = Command("greet politely", Greet, f"{module.__name__}:run", ("world",), first="whom")
+    monkeypatch.setitem(COMMANDS, greet.name, greet)
+    assert main(["greet", "politely", "world", "times=3"]) == 1
+    assert (done[0].whom, done[0].times) == ("world", 3)
+    assert capsys.readouterr().out == "hello\n"
+    assert main(["greet"]) == 2
+    assert "expected one of greet politely" in capsys.readouterr().err
+    assert main(["greet", "politely", "world", "times=0"]) == 2
+    assert "times: 0, expected at least 1" in capsys.readouterr().err
+    assert main(["greet", "politely", "--help"]) == 0
+    assert "  whom= " in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "greet politely Say hello." in capsys.readouterr().out
+
+
+SIGNS = (
+    "a b",
+    "it's",
+    "a\\b",
+    "a\\",
+    "a\\'b",
+    "\\\\'",
+    "a,[b]",
+    "{x: 1}",
+    "1e5",
+    "TRUE",
+    "nan",
+    "a=b",
+)
+
+
+@pytest.mark.parametrize("text", SIGNS)
+def test_a_path_is_taken_as_it_is(text):
+    assert settings_of(COMMANDS["export"], [f"run={text}"]).run == text
+    assert settings_of(COMMANDS["export"], [f"run={text}", "out=null"]).out is None
 
 
 def test_every_key_has_a_line_of_help():
-    for kind in (*schema.COMMANDS.values(), *schema.POLICIES.values(), schema.Env, schema.Robot):
-        for name, item in kind.__dataclass_fields__.items():
-            if name not in ("defaults", "name", "policy", "env", "robot", "viewer"):
-                assert item.metadata.get("help"), f"{kind.__name__}.{name}"
+    kinds = [c.config for c in COMMANDS.values()] + [POLICIES[name] for name in POLICIES]
+    for kind in (*kinds, *VIEWERS.values(), Env, Robot, Dataset):
+        for item in dataclasses.fields(kind):
+            groups = ("policy", "env", "robot", "viewer", "dataset")
+            if item.name not in ("defaults", "name", *groups):
+                assert item.metadata.get("help"), f"{kind.__name__}.{item.name}"
+
+
+def test_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    listed = dict(line.split(": ", 1) for line in text.splitlines())
+    assert {"ppo", "dsac_t", "bc"} <= set(listed["policy"].split(", "))
+    assert {"go2_velocity", "half_cheetah"} <= set(listed["task"].split(", "))
+    assert {"mujoco", "pybullet"} <= set(listed["engine"].split(", "))
+    assert {"sim_go2", "x_arm6"} <= set(listed["robot"].split(", "))
+    assert {"joint_targets", "impedance"} <= set(listed["interface"].split(", "))
+    assert {"sim", "dynamixel"} <= set(listed["driver"].split(", "))
+    assert listed["runs"] == "0"
 
 
 @pytest.mark.parametrize("name", ["evaluate", "export", "deploy", "replay"])
@@ -222,9 +329,9 @@ def test_evaluate_export_and_list(run, command, tmp_path):
     done = command("deploy", f"run={run}", check=False)
     assert done.returncode == 2
     assert "no robot to deploy on" in done.stderr
-    done = command("evaluate", f"run={run}", "command=[0.5,0,0]", check=False)
+    done = command("evaluate", f"run={run}", "goal=[0.5,0,0]", check=False)
     assert done.returncode == 2
-    assert "has no command" in done.stderr
+    assert "goal: [0.5, 0, 0], Pendulum-v1 has no goal to set" in done.stderr
 
 
 def test_a_run_is_never_overwritten(run, command):
