@@ -53,7 +53,10 @@ def check(config: Any, prefix: str = "") -> None:
     `settle` of a configuration is called once its own values are: it compares keys with each
     other, passes on what one means for another, and raises ValueError too.
     """
-    for item in dataclasses.fields(config):
+    fields = dataclasses.fields(config)
+    for name in vars(config).keys() - {item.name for item in fields}:  # Hydra lets `++` add them
+        raise ValueError(f"{prefix}{name}: no such key")
+    for item in fields:
         key, value = prefix + item.name, getattr(config, item.name)
         allowed = item.metadata.get("allowed")
         if dataclasses.is_dataclass(value):

@@ -122,7 +122,7 @@ WORDS = ("null", "true", "false", "nan", "inf")  # what means something else wit
 
 def quoted(text: str) -> str:
     """A text in Hydra's grammar, taken literally: with spaces, commas, brackets and quotes."""
-    if re.fullmatch(r"[A-Za-z_][\w-]*", text) and text.lower() not in WORDS:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", text) and text.lower() not in WORDS:
         return text
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text) + "'"
 
@@ -218,7 +218,8 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
 
 def _named(command: str, overrides: list[str]) -> list[str]:
     """Keys that exist once the overrides that choose groups are applied."""
-    groups = [o for o in overrides if o.partition("=")[0] in (*FILES, *TYPES)]
+    given = [o.partition("=") for o in overrides]
+    groups = [f"{k}={v}" for k, _, v in given if k in (*FILES, *TYPES) and not v.startswith("{")]
     keys: list[str] = []
 
     def walk(config: Any, prefix: str) -> None:

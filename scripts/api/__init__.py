@@ -148,6 +148,8 @@ def _text(value: Any) -> str:
     """A value in Hydra's grammar."""
     from motoric.scripts.config import UserError, quoted
 
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        return _text(value.tolist())
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -156,8 +158,6 @@ def _text(value: Any) -> str:
         return repr(value)
     if isinstance(value, str | os.PathLike):
         return quoted(os.fspath(value))
-    if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        return _text(value.tolist())
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{name}:{_text(item)}" for name, item in value.items()) + "}"
     if isinstance(value, Sequence):
