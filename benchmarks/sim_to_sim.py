@@ -1,6 +1,6 @@
 """One bundle in every physics engine: does it still walk, how well, and at what cost?
 
-    python benchmarks/sim_to_sim.py run RUN     # 20 episodes of 10 s per command and engine
+    python benchmarks/sim_to_sim.py run RUN     # 20 episodes of 10 s per goal and engine
     python benchmarks/sim_to_sim.py report      # the table in docs/sim_to_sim.md
 
 Episodes have the randomised physics, noise and pushes of training, from seeds never trained on; the
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from motoric.envs.registry import ENGINES
+from motoric.hardware.drivers import ROBOTS
+from motoric.hardware.models import load_model
 from motoric.hardware.runtime.bundle import Bundle
 from motoric.scripts.evaluate import find_bundle
 from motoric.scripts.training import evaluation
@@ -25,7 +27,7 @@ from scipy.stats import binomtest, bootstrap
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLE = DOCS / "benchmarks" / "sim_to_sim" / "episodes.csv"
 EPISODES, SECONDS = 20, 10.0
-COMMANDS = {
+GOALS = {
     "stand": [0.0, 0.0, 0.0],
     "forward 0.5 m/s": [0.5, 0.0, 0.0],
     "forward 1.0 m/s": [1.0, 0.0, 0.0],
@@ -34,28 +36,39 @@ COMMANDS = {
     "turn 0.8 rad/s": [0.0, 0.0, 0.8],
 }
 FIELDS = ("velocity_error", "power", "transport")
+MOVING = 0.1  # m/s: slower than this, cost of transport says nothing
 
 
 def run(folder: str) -> None:
-    """All commands in all engines; one row per episode."""
+    """All goals in all engines; one row per episode."""
     bundle = Bundle.load(find_bundle(folder, "best")[1])
     options = bundle.spec.training.get("options", {})
+    model = load_model(ROBOTS[bundle.spec.robot or ""])
+    weight = float(model.body_mass.sum() * np.linalg.norm(model.opt.gravity))
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["command", "engine", "episode", "fell", "seconds", *FIELDS])
-        for name, command in COMMANDS.items():
+        for name, goal in GOALS.items():
             for engine in ENGINES:
                 episodes = evaluation.run(
-                    bundle, options, EPISODES, evaluation.TEST, command, SECONDS, engine
+                    bundle, options, EPISODES, evaluation.TEST, goal, SECONDS, engine
                 )
-                values = [getattr(episodes, field) for field in FIELDS]
+                metrics = episodes.metrics
+                transport = cost_of_transport(metrics["power"], metrics["speed"], weight)
+                values = [metrics["velocity_error"], metrics["power"], transport]
                 for i in range(EPISODES):
                     row = [f"{value[i]:.5f}" for value in values]
                     seconds = episodes.lengths[i] / bundle.spec.rate
                     fell = int(episodes.terminated[i])
                     writer.writerow([name, engine, i, fell, f"{seconds:.2f}", *row])
                 print(name, engine, f"{episodes.terminated.sum()} of {EPISODES} fell", flush=True)
+
+
+def cost_of_transport(power: np.ndarray, speed: np.ndarray, weight: float) -> np.ndarray:
+    """Power (W) / (weight (N) x speed (m/s)) of each episode; NaN where it hardly moves."""
+    with np.errstate(divide="ignore"):
+        return np.where(speed > MOVING, power / (weight * speed), np.nan)
 
 
 def interval(values: np.ndarray) -> str:
@@ -77,7 +90,7 @@ def report() -> None:
         "| cost of transport |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name in COMMANDS:
+    for name in GOALS:
         for engine in ENGINES:
             chosen = [r for r in rows if (r["command"], r["engine"]) == (name, engine)]
             fell = sum(int(r["fell"]) for r in chosen)

@@ -143,17 +143,18 @@ def judge_cheetah(model: Any, test: list[Any]) -> dict[str, float]:
 
 def judge_go2(model: Any, test: list[Any]) -> dict[str, float]:
     """What the demo measures."""
+    from motoric.envs.registry import make_batch
     from motoric.scripts import demo
     from motoric.scripts.training import evaluation
 
     normalize = model.get_vec_normalize_env().normalize_obs
     policy: Any = SimpleNamespace(
-        spec=SimpleNamespace(task="go2_velocity"),
-        act=lambda obs: model.predict(normalize(obs), deterministic=True)[0],
+        act=lambda obs: model.predict(normalize(obs), deterministic=True)[0]
     )
-    summary = evaluation.run_task(
-        policy, {}, demo.EPISODES, evaluation.TEST, demo.COMMAND, demo.SECONDS
-    ).summary()
+    options = {"episode_seconds": demo.SECONDS}
+    batch = make_batch("go2_velocity", demo.EPISODES, evaluation.TEST, options=options)
+    batch.hold_goal(demo.GOAL)
+    summary = evaluation.episodes_of(policy, batch).summary()
     return {
         "return_mean": summary["return_mean"],
         "velocity_error": summary["velocity_error_mean"],

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import contenders
 import env_speed
 import latency
+import numpy as np
 import pytest
+import sim_to_sim
 
 
 def test_a_contender_that_dies_is_named():
@@ -107,3 +109,8 @@ def test_an_interrupted_measurement_leaves_the_last_whole_one(monkeypatch, tmp_p
         writer.writerow(["new"])
     assert (tmp_path / "calls.csv").read_text().split() == ["new"]
     assert os.listdir(tmp_path) == ["calls.csv"]
+
+
+def test_cost_of_transport_is_power_over_weight_and_speed():
+    cost = sim_to_sim.cost_of_transport(np.array([75.0, 3.0]), np.array([1.0, 0.05]), 150.0)
+    np.testing.assert_array_equal(cost, [0.5, np.nan], "the one that stood doesn't count")

@@ -21,8 +21,7 @@ def test_go2_learns_to_walk(tmp_path):
     train(settings, lambda text: None)
     bundle = Bundle.load(tmp_path / "run" / "bundle" / "best")
     for engine, count in (("mujoco", 20), ("pybullet", 5)):
-        command = [0.5, 0.0, 0.0]
-        episodes = evaluation.run(bundle, {}, count, evaluation.TEST, command, 10.0, engine)
+        goal = [0.5, 0.0, 0.0]
+        episodes = evaluation.run(bundle, {}, count, evaluation.TEST, goal, 10.0, engine)
         assert episodes.terminated.mean() <= 0.1, engine
-        assert episodes.velocity_error is not None
-        assert np.mean(episodes.velocity_error) < 0.25, engine
+        assert np.mean(episodes.metrics["velocity_error"]) < 0.25, engine

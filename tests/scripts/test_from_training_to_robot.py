@@ -11,7 +11,7 @@ def test_go2_from_training_to_robot(tmp_path, motoric, command, monkeypatch):
     command("train", "env=go2_velocity", *SMALL["ppo"], "total_steps=1500", "run=runs/a",
             "eval_episodes=2")  # fmt: skip
     done = command(
-        "evaluate", "runs/a", "episodes=4", "seconds=0.5", "command=[0.5,0,0]", "viewer=video",
+        "evaluate", "runs/a", "episodes=4", "seconds=0.5", "goal=[0.5,0,0]", "viewer=video",
         "viewer.seconds=0.2",
     )  # fmt: skip
     assert "velocity error" in done.stdout
@@ -31,7 +31,7 @@ def test_go2_from_training_to_robot(tmp_path, motoric, command, monkeypatch):
     done = command("replay", log, "viewer=video", "viewer.width=160", "viewer.height=120")
     assert "soft_start -> active" in done.stdout
     assert log.with_suffix(".mp4").stat().st_size > 1000
-    done = command("deploy", "runs/a", "command=[9,0,0]", check=False)
+    done = command("deploy", "runs/a", "goal=[9,0,0]", check=False)
     assert done.returncode == 2
-    assert "forward 9.0, the policy was trained for -0.6 to 1.0" in done.stderr
+    assert "forward 9, the policy was trained for -0.6 to 1.0" in done.stderr
     assert "runs/a  1," in command("list").stdout
