@@ -79,9 +79,11 @@ class Found:
 def search(
     name: str, dt: float, steps: int, seed: int, worlds: int = 100, agents: int = 10,
     episode: int = 150, obstacles: bool = True, lanes: float = 0.2,
-    solve: Callable[..., Array] = project,
+    solve: Callable[..., Array] = project, held: tuple[float, float] = (1.0, 1.0),
 ) -> Found:  # fmt: skip
-    """About `steps` agent-steps. lanes: share of the worlds where all press on side by side."""
+    """About `steps` agent-steps. lanes: share of the worlds where all press on side by side.
+    held: the range of times that commands are really held for, in dt, the same for all each step.
+    """
     random, found, dynamics = np.random.default_rng(seed), Found(), dynamics_named(name, dt)
     while found.steps < steps:
         position, radius = _start(random, worlds, agents)
@@ -92,7 +94,16 @@ def search(
         for _ in range(min(episode, -(-(steps - found.steps) // (worlds * agents)))):
             wish = _wish(random, dynamics, position, velocity, kind, lane, heading)
             velocity, position = _step(
-                random, dynamics, position, velocity, radius, wish, found, obstacles, solve
+                random,
+                dynamics,
+                position,
+                velocity,
+                radius,
+                wish,
+                found,
+                obstacles,
+                solve,
+                dynamics.dt * random.uniform(*held),
             )
     return found
 
@@ -154,6 +165,7 @@ def _gains(random: np.random.Generator, shape: tuple[int, ...], dt: float) -> Ar
 def _step(
     random: np.random.Generator, dynamics: Dynamics, position: Array, velocity: Array,
     radius: Array, wish: Array, found: Found, obstacles: bool, solve: Callable[..., Array],
+    time: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     worlds, agents = radius.shape
     n, dt = worlds * agents, dynamics.dt
@@ -178,7 +190,7 @@ def _step(
     if not np.isfinite(u).all():
         found.over = np.inf
     for share in (0.2, 0.4, 0.6, 0.8, 1.0):
-        t = share * dt
+        t = share * time
         if isinstance(dynamics, VelocityControl):
             after = position + u * t
         else:
@@ -188,4 +200,4 @@ def _step(
             found.obstacles = min(found.obstacles, float(gap_to_obstacles(after, radius).min()))
     if isinstance(dynamics, VelocityControl):
         return u, after
-    return velocity + u * dt, after
+    return velocity + u * time, after

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 EPS = 1e-12  # a row violated by less holds
 AGREE = 1e-9  # rows that leave less than this between them leave nothing
 PARALLEL = 1e-12  # angle between two lines that don't meet, rad
-BLOCK = 1000  # problems at a time: their rows stay in the cache
+BLOCK, ROWS = 1000, 36_000  # problems and rows at a time, at most: they stay in the cache
 FEW = 8  # problems that plain Python does sooner than numpy
 
 
@@ -54,28 +54,15 @@ def project(wish: Array, normals: Array, offsets: Array, radius: float | Array =
 
     NaN where there is none. Raises ValueError for input that is not finite.
     """
-    wish, ax, ay, b, c = _arrays(wish, normals, offsets, radius)
-    n, m = b.shape
-    if n <= FEW:
-        rows = zip(wish.tolist(), ax.tolist(), ay.tolist(), b.tolist(), c.tolist(), strict=True)
-        space = ([0.0] * m, [0.0] * m, [0.0] * m)
-        found = [_project_one(w[0], w[1], x, y, z, r, *space) for w, x, y, z, r in rows]
-        return np.array(found, np.float64).reshape(n, 2)
-    out = np.empty((n, 2))
-    for at in range(0, n, BLOCK):
-        part = slice(at, at + BLOCK)
-        _project_block(wish[part], ax[part], ay[part], b[part], c[part], out[part])
-    return out
+    few = len(wish) <= FEW
+    return _in_blocks(_project_few if few else _project_block, wish, normals, offsets, radius)
 
 
 def project_compiled(
     wish: Array, normals: Array, offsets: Array, radius: float | Array = math.inf
 ) -> Array:
     """`project`, compiled by numba. The first call compiles for seconds: not in a control tick."""
-    wish, ax, ay, b, c = _arrays(wish, normals, offsets, radius)
-    out = np.empty(wish.shape)
-    _compiled()(wish, ax, ay, b, c, out)
-    return out
+    return _in_blocks(_compiled(), wish, normals, offsets, radius)
 
 
 def least_violation(
@@ -109,28 +96,52 @@ def least_violation(
     return u
 
 
-def _arrays(
-    wish: Array, normals: Array, offsets: Array, radius: float | Array
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Checked, float64 and contiguous: wish [N, 2], ax, ay, b [N, m], radius [N]."""
-    wish = np.ascontiguousarray(wish, np.float64)
-    n, m = np.shape(offsets)
-    if wish.shape != (n, 2) or np.shape(normals) != (n, m, 2):
-        shapes = f"{wish.shape}, {np.shape(normals)}, {np.shape(offsets)}"
+def _in_blocks(
+    solve: Callable[[Array, Array, Array, Array, Array, Array], None],
+    wish: Array, normals: Array, offsets: Array, radius: float | Array,
+) -> Array:  # fmt: skip
+    """What `solve` writes for each block of problems, checked and laid out for it."""
+    wish, normals, offsets = (np.asarray(a, np.float64) for a in (wish, normals, offsets))
+    n, m = offsets.shape
+    if wish.shape != (n, 2) or normals.shape != (n, m, 2):
+        shapes = f"{wish.shape}, {normals.shape}, {offsets.shape}"
         raise ValueError(f"qp: shapes {shapes}, expected [N, 2], [N, m, 2], [N, m]")
-    ax = np.ascontiguousarray(normals[..., 0], np.float64)
-    ay = np.ascontiguousarray(normals[..., 1], np.float64)
-    b = np.ascontiguousarray(offsets, np.float64)
-    c = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.float64), (n,)))
+    radius = np.broadcast_to(np.asarray(radius, np.float64), (n,))
+    out = np.empty((n, 2))
+    block = max(FEW, min(BLOCK, ROWS // max(m, 1)))
+    for at in range(0, n, block):
+        part = slice(at, at + block)
+        arrays = _arrays(wish[part], normals[part], offsets[part], radius[part])
+        solve(*arrays, out[part])
+    return out
+
+
+def _arrays(
+    wish: Array, normals: Array, offsets: Array, radius: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Checked and contiguous: wish [N, 2], ax, ay, b [N, m], radius [N]."""
+    wish, ax, ay, b, c = (
+        np.ascontiguousarray(a) for a in (wish, normals[..., 0], normals[..., 1], offsets, radius)
+    )
     if not np.isfinite(wish).all():
         raise ValueError("qp: wish holds a non-finite value")
-    if not (b < np.inf).all():
+    if not b.max(initial=-np.inf) < np.inf:
         raise ValueError("qp: offsets hold NaN or inf, expected numbers or -inf")
-    if not (np.abs(ax * ax + ay * ay - 1) < 1e-9).all():
+    square = ax * ax
+    square += ay * ay
+    if not (abs(square.max(initial=1.0) - 1) < 1e-9 and square.min(initial=1.0) > 1 - 1e-9):
         raise ValueError("qp: normals hold one that is not a unit vector (see unit_rows)")
     if not (c >= 0).all():
         raise ValueError("qp: radius holds NaN or a negative number")
     return wish, ax, ay, b, c
+
+
+def _project_few(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: Array) -> None:
+    m = b.shape[1]
+    space = ([0.0] * m, [0.0] * m, [0.0] * m)
+    rows = zip(wish.tolist(), ax.tolist(), ay.tolist(), b.tolist(), c.tolist(), strict=True)
+    for i, (w, *row) in enumerate(rows):
+        out[i] = _project_one(w[0], w[1], *row, *space)
 
 
 def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: Array) -> None:
@@ -142,20 +153,24 @@ def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: A
     if m == 0:
         out[:, 0], out[:, 1] = x, y
         return
-    chosen = np.empty((n, 0), np.intp)  # S: rows that u was put on, [n, rounds]
+    chosen: list[tuple[Array, ...]] = []  # S: each ax, ay, b of a row that u was put on, [n]
+    space = np.empty((2, n, m))
     for _ in range(m + 2):
-        gap = b - ax * x[:, None]
-        gap -= ay * y[:, None]
+        gap, part = space[:, : len(x)]
+        np.subtract(b, np.multiply(ax, x[:, None], out=gap), out=gap)
+        np.subtract(gap, np.multiply(ay, y[:, None], out=part), out=gap)
         k = gap.argmax(axis=1)
         violated = gap[np.arange(len(k)), k] > EPS  # not where NaN: done, none there
         if not violated.all():
-            done = ~violated
+            done = np.flatnonzero(~violated)
             out[ids[done], 0], out[ids[done], 1] = x[done], y[done]
-            if not violated.any():
+            left = np.flatnonzero(violated)
+            if not len(left):
                 return
-            ids, k, chosen = ids[violated], k[violated], chosen[violated]
-            ax, ay, b, c = ax[violated], ay[violated], b[violated], c[violated]
-            x0, y0 = x0[violated], y0[violated]
+            ids, k, ax, ay, b, c, x0, y0 = (
+                a.take(left, axis=0) for a in (ids, k, ax, ay, b, c, x0, y0)
+            )
+            chosen = [tuple(a.take(left) for a in row) for row in chosen]
         # On line k: q + t d, where q is its point nearest to u0.
         row = np.arange(len(k))
         kx, ky, kb = ax[row, k], ay[row, k], b[row, k]
@@ -164,21 +179,21 @@ def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: A
         half = np.sqrt(np.maximum(c * c - kb * kb, 0.0))  # of the chord in the disc
         foot = kx * qy - ky * qx  # where the chord's middle is
         low, high = -foot - half, -foot + half
-        sx, sy, sb = (np.take_along_axis(a, chosen, axis=1) for a in (ax, ay, b))
-        along = sy * kx[:, None] - sx * ky[:, None]  # a_j . d
-        need = sb - (sx * qx[:, None] + sy * qy[:, None])
-        for j in range(chosen.shape[1]):
-            a = along[:, j]
-            cuts = need[:, j] / np.where(np.abs(a) > PARALLEL, a, 1.0)
-            low = np.where(a > PARALLEL, np.maximum(low, cuts), low)
-            high = np.where(a < -PARALLEL, np.minimum(high, cuts), high)
+        cuts = []
+        for sx, sy, sb in chosen:
+            along = sy * kx - sx * ky  # a_j . d
+            need = sb - (sx * qx + sy * qy)
+            at = need / np.where(np.abs(along) > PARALLEL, along, 1.0)
+            low = np.where(along > PARALLEL, np.maximum(low, at), low)
+            high = np.where(along < -PARALLEL, np.minimum(high, at), high)
+            cuts.append((along, need))
         t = np.minimum(np.maximum(0.0, low), high)
         x, y = qx - t * ky, qy + t * kx
         none = (kb > c + AGREE) | (x * x + y * y > (c + AGREE) ** 2)
-        if chosen.shape[1]:
-            none |= (need - along * t[:, None]).max(axis=1) > AGREE
+        for along, need in cuts:
+            none |= need - along * t > AGREE
         x[none] = y[none] = np.nan
-        chosen = np.concatenate([chosen, k[:, None]], axis=1)
+        chosen.append((kx, ky, kb))
     out[ids] = np.nan
 
 
