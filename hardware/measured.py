@@ -51,15 +51,15 @@ class Measured:
 
 def measured_by(state: RobotState, time: float) -> Measured:
     """One robot's measurement as a single row. time: s since its policy began."""
-    nowhere = np.array([[np.nan, np.nan, state.base_height]])
+    sensors = state.sensors
     return Measured(
-        time=np.array([time]),
-        position=state.position[None],
-        velocity=state.velocity[None],
-        torque=state.torque[None],
-        orientation=state.orientation[None],
-        angular_velocity=state.angular_velocity[None],
-        base_position=nowhere,
-        base_velocity=state.base_velocity[None],
-        sensors={name: np.asarray(value)[None] for name, value in state.sensors.items()},
+        np.array([time]),
+        state.position[None],
+        state.velocity[None],
+        state.torque[None],
+        state.orientation[None],
+        state.angular_velocity[None],
+        np.array([[np.nan, np.nan, state.base_height]]),
+        state.base_velocity[None],
+        {name: np.asarray(value)[None] for name, value in sensors.items()} if sensors else sensors,
     )

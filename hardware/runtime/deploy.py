@@ -72,7 +72,8 @@ class Control:
         self._period = -1  # of the policy, the newest it has seen
         self._goal, self._goal_logged = source.goal, None
         self._sent = 0
-        self._active_since = self._active_until = float("nan")
+        self._active_since: float | None = None
+        self._active_until = 0.0
         self._halt: tuple[float, str] | None = None  # since when the policy halts, and why
         self._faulted_at: float | None = None
         self.over = False
@@ -85,14 +86,15 @@ class Control:
     @property
     def seconds(self) -> float:
         """Under the policy."""
+        if self._active_since is None:
+            return 0.0
         acted = self._active_until - self._active_since
-        return 0.0 if np.isnan(acted) else acted + self._agent.period / self._ticks_per_action
+        return acted + self._agent.period / self._ticks_per_action
 
     @property
     def elapsed(self) -> float:
         """Since the policy began, s; 0 before."""
-        since = time.monotonic() - self._active_since
-        return 0.0 if np.isnan(since) else since
+        return 0.0 if self._active_since is None else time.monotonic() - self._active_since
 
     # -- the loop's thread ----------------------------------------------------------------------
 
@@ -236,8 +238,8 @@ class Control:
         """Whether the policy commands the robot at this tick."""
         if self.supervisor.mode is not Mode.ACTIVE:
             return False
-        if np.isnan(self._active_since):
-            self._active_since = now
+        if self._active_since is None:
+            self._active_since = self._active_until = now
         over = now - self._active_since >= self._duration
         if self._halt is None and (over or self.operator_ends):
             self._halt = now, "ended by key" if self.operator_ends else "finished"

@@ -28,7 +28,7 @@ MEASURED, MOST_SECONDS = 10, 2.0  # inferences timed before anything moves, and 
 CHOICES = ("auto", "inline", "thread")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Thought:
     """One inference: what it saw in `period`, the actions [H, A], and how long it took, s."""
 
@@ -38,7 +38,7 @@ class Thought:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Chosen:
     """An action [A] to carry out now. first: of its inference; age: periods since it saw."""
 

@@ -6,6 +6,7 @@ A processor that has slept for milliseconds takes several times as long for the 
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 from motoric.control.supervisor import Mode, Supervisor
@@ -14,6 +15,7 @@ from motoric.hardware.interfaces.base import Interface
 from motoric.hardware.robot import RobotState
 from motoric.hardware.runtime.agent import Agent
 from motoric.hardware.runtime.bundle import Bundle
+from motoric.hardware.runtime.inference import Inline
 from motoric.hardware.runtime.policy import Policy
 
 
@@ -23,7 +25,8 @@ class Rehearsal:
 
     def __init__(self, bundle: Bundle, interface: Interface, goal: Goal) -> None:
         robot = interface.robot
-        self.agent, self.policy = Agent(interface, goal), Policy(bundle)
+        self.agent, self._inference = Agent(interface, goal), Inline(Policy(bundle))
+        self._period = 0
         self._action = np.zeros(bundle.spec.action.shape, bundle.spec.action.dtype)
         self.supervisor = Supervisor(
             robot.limits, robot.stand, robot.rest, robot.kp, robot.kd, robot.damping,
@@ -41,11 +44,14 @@ class Rehearsal:
 
     def play(self, state: RobotState, thinks: bool = True) -> None:
         """thinks: with an inference; else with the action of the last."""
-        state = self._later(state)
+        state, now = self._later(state), time.monotonic()
         measured = self.agent.measured(state, state.time)
         observation = self.agent.observe(measured)
         if thinks:
-            self._action = self.policy.infer(observation)[0, 0]
+            self._period += 1000  # of no chunk that was before
+            self._inference.think(observation, self._period, now)
+            chosen = self._inference.action(self._period)
+            self._action = self._action if chosen is None else chosen.action
         wish = self.agent.command(self._action, measured)
         self.supervisor.update(state.time, state, wish)
 
