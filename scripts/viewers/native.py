@@ -87,7 +87,7 @@ def show(live: Live) -> None:
     keys = Keys(live)
     print(keys.help, flush=True)
     with _launch(live.model, data, keys) as window:
-        follow(window)
+        follow(window, live.model)
         due = time.monotonic()
         while window.is_running():
             keys.apply()
@@ -106,7 +106,7 @@ def show_poses(
     """Show poses [T, nq] at their times [T], over and over, until the window is closed."""
     data = mujoco.MjData(model)
     with _launch(model, data, None) as window:
-        follow(window)
+        follow(window, model)
         began = time.monotonic()
         while window.is_running():
             at = (time.monotonic() - began) % max(times[-1] + 1.0, 1.0)
@@ -119,17 +119,18 @@ def show_live(model: mujoco.MjModel, pose: Callable[[], NDArray[np.float64]]) ->
     """Show what `pose` [nq] says until the window is closed."""
     data = mujoco.MjData(model)
     with _launch(model, data, None) as window:
-        follow(window)
+        follow(window, model)
         while window.is_running():
             draw(window, model, data, pose())
             time.sleep(1 / 30)
 
 
-def follow(window: Any) -> None:
+def follow(window: Any, model: mujoco.MjModel) -> None:
     """The camera follows the first body."""
     window.cam.type = mujoco.mjtCamera.mjCAMERA_TRACKING
     window.cam.trackbodyid = 1
-    window.cam.distance, window.cam.elevation, window.cam.azimuth = 2.0, -18, 130
+    window.cam.distance = 2.2 * model.stat.extent
+    window.cam.elevation, window.cam.azimuth = -18, 130
 
 
 def draw(

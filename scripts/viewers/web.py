@@ -56,8 +56,8 @@ class Page:
     def camera_controls(self) -> None:
         """To be called last: the folder appears below the others."""
         if self.scene is not None:
-            distance = min(max(2.2, 1.5 * self.model.stat.extent), 30.0)
-            self.scene.create_scene_gui(camera_distance=distance, camera_azimuth=130.0)
+            far = 2.5 * self.model.stat.extent
+            self.scene.create_scene_gui(camera_distance=far, camera_azimuth=130.0)
 
     def pose(self, qpos: NDArray[np.float64] | None) -> None:
         """Show a pose [nq]."""
