@@ -165,7 +165,7 @@ class Supervisor:
             raise ValueError("damping: must be finite and positive")
         if not 0 < dt < 1:
             raise ValueError(f"dt: {dt}, expected a time between 0 and 1 s")
-        highest = np.maximum(self.kd, self.damping)
+        self._highest_kd = highest = np.maximum(self.kd, self.damping)  # of its own
         self._limits = Limits(
             limits, self.kp if kp_max is None else kp_max, highest if kd_max is None else kd_max
         )
@@ -387,7 +387,8 @@ class Supervisor:
         """The robot's own gains, as much of them as is on: damping takes over as they go."""
         kp, kd, gain = self.kp, self.kd, self._gain
         if gain < 1.0:
-            kp, kd = gain * kp, gain * kd + (1.0 - gain) * self.damping
+            kp = gain * kp
+            kd = np.minimum(gain * kd + (1.0 - gain) * self.damping, self._highest_kd)
         return MotorCommand(position, self._zero, kp, kd, self._zero)
 
     def _follow(self, now: float, wish: MotorCommand | None) -> MotorCommand:
@@ -538,16 +539,17 @@ class Supervisor:
                 f"{self.limits.lower[joint]:.3f} to {self.limits.upper[joint]:.3f}"
             )
         return self._over(now, "velocity", share[1], self.thresholds.velocity_glitch) or self._over(
-            now, "torque", share[2], math.inf
+            now, "torque", share[2], None
         )
 
-    def _over(self, now: float, what: str, share: Array, glitch: float) -> str | None:
+    def _over(self, now: float, what: str, share: Array, glitch: float | None) -> str | None:
         joint = int(np.argmax(share))
         if share[joint] <= 1.0:
             self._over_since.pop(what, None)
             return None
         since = self._over_since.setdefault(what, now)
-        if share[joint] < glitch and now - since < self.thresholds.over_time:
+        at_once = glitch is not None and share[joint] >= glitch
+        if not at_once and now - since < self.thresholds.over_time:
             return None
         return f"joint {joint}: {what} at {share[joint]:.0%} of its limit"
 
