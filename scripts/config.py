@@ -7,7 +7,6 @@ import difflib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from motoric.configs.commands import COMMANDS, Train
 from motoric.configs.groups import VIEWERS, Dataset, Env, Robot
 from motoric.configs.policy import POLICIES
 from motoric.configs.schema import check
+from motoric.hardware.registry import BrokenPlugin, Table
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -40,12 +40,19 @@ class UserError(Exception):
     """A mistake of the user's, said in one line: the key, the value and what would be right."""
 
 
+PACKAGES = Table("configurations", "configs")  # packages with YAML files, by entry point
+UNUSABLE: dict[str, str] = {}  # what of packages can't be imported, and why, a line each
+
+
 class Packages(SearchPathPlugin):
     """YAML files of the packages with an entry point `motoric.configs`, found after our own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for point in entry_points(group="motoric.configs"):
-            search_path.append(point.name, f"pkg://{point.value}")
+        for name in PACKAGES.names:
+            try:
+                search_path.append(name, f"pkg://{PACKAGES[name].__name__}")
+            except BrokenPlugin as error:
+                UNUSABLE[f"motoric.configs {name}"] = str(error)
 
 
 def register() -> None:
@@ -58,13 +65,12 @@ def register() -> None:
         for name in kinds:
             try:
                 store.store(group=group, name=name, node=kinds[name])
-            except Exception as error:  # a package's, of which nothing is known
-                UNUSABLE[f"{group}={name}"] = f"{type(error).__name__}: {error}".split("\n")[0]
+            except BrokenPlugin as error:
+                UNUSABLE[f"{group}={name}"] = str(error)
+            except Exception as error:  # Hydra's, of a package's that is no dataclass it can take
+                UNUSABLE[f"{group}={name}"] = f"{group} {name!r}: {error}".split("\n")[0]
     for group, kind in FILES.items():
         store.store(group=group, name="schema", node=kind)
-
-
-UNUSABLE: dict[str, str] = {}  # choices of packages that can't be imported, and why
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def load(command: str, overrides: list[str]) -> Any:
                     raise UserError(f"{group}: null, expected one of {', '.join(_choices(group))}")
             for override in overrides:
                 if override in UNUSABLE:
-                    raise UserError(f"{override}: can't be imported: {UNUSABLE[override]}")
+                    raise UserError(UNUSABLE[override])
             config = compose(command, overrides)
             OmegaConf.resolve(config)
             missing = OmegaConf.missing_keys(config)

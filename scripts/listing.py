@@ -52,8 +52,8 @@ def progress(folder: Path) -> str:
 def run(settings: List, say: Callable[[str], None]) -> int:
     for kind, names in choices().items():
         say(f"{kind}: {', '.join(names)}")
-    for choice, reason in config.UNUSABLE.items():
-        say(f"{choice} can't be imported: {reason}")
+    for line in config.UNUSABLE.values():
+        say(line)
     found = runs()
     say(f"runs: {len(found)}")
     for folder in found[-SHOWN:]:
