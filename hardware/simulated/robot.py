@@ -32,8 +32,8 @@ class SimRobot(Robot):
 
     robot: its name, of those in `ROBOTS` that have a model; or its configuration, a mapping of
         driver and options, whose spec names a model (its own driver is not connected)
-    model: a user's own robot instead: its MJCF or URDF; about: its name, and what that file leaves
-        out, see `motoric.hardware.specs.from_model`
+    model: a user's own robot instead: its MJCF or URDF, and in `about` what that file
+        leaves out, see `motoric.hardware.specs.from_model`
     engine: mujoco or pybullet; faults: obey `inject` (tests); record: file for what its motors did.
     damaged counts packets with a wrong checksum.
 
