@@ -38,6 +38,8 @@ _shape_of = operator.attrgetter("shape")
 
 
 class Mode(StrEnum):
+    """What a supervisor is doing; the log has it as `/status`."""
+
     OFF = "off"
     SOFT_START = "soft_start"
     ACTIVE = "active"

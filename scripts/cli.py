@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name = first
     try:
-        command, words = _command(words)
+        command, words = command_of(words)
         name = command.name
         if any(word in HELP for word in words):
             print(_help(command, [word for word in words if not word.startswith("-")]))
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _command(words: list[str]) -> tuple[Command, list[str]]:
+def command_of(words: list[str]) -> tuple[Command, list[str]]:
     """The command that the words begin with, and the others. Its name may be two words."""
     for count in (2, 1):
         name = " ".join(words[:count])

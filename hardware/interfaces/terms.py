@@ -99,6 +99,7 @@ TERMS: dict[str, Callable[[Seen], Array]] = {
 
 
 def observation_size(terms: tuple[Term, ...]) -> int:
+    """Numbers of an observation made of these."""
     return sum(term.size for term in terms)
 
 
