@@ -97,6 +97,8 @@ class BatchedEnv:
     worlds: stepped together; row i seeded with s behaves as row 0 seeded with s + i: its
     randomness does not depend on N or on the others.
     draws: of all random numbers; some may be set
+    filters: between the interface's commands and the limits, the same as on the robot; who trains
+        the network of one puts it here
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class BatchedEnv:
             interface.action_low.astype(np.float32), interface.action_high.astype(np.float32)
         )
         self._limits = limits_of(interface)
+        self.filters = interface.filters(_no_network)
         self.draws = Draws(self.num_envs)
         self._held: Goal | None = None
         self._seed(seed)
@@ -239,7 +242,9 @@ class BatchedEnv:
         action = checked_action(action, (self.num_envs, *self.action_space.shape))  # type: ignore[misc]
         command, self.memory = self._interface.command(action, before, goal, memory)
         if self._limits is not None:
-            command = self._limits(before, command, Context(self.command, self.control_dt))
+            context = Context(self.command, self.control_dt)
+            for stand in (*self.filters, self._limits):
+                command = stand(before, command, context)
             self.command = command
         seeds, ticks, size = self.seeds, self.ticks, task.draws
         if size["push"]:
@@ -338,6 +343,10 @@ def _put(
         kept = np.zeros((rows, *value.shape[1:]), value.dtype) if whole else mine[name].copy()
         kept[ids] = value
         mine[name] = kept
+
+
+def _no_network(name: str, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    raise ValueError(f"filter: needs the network {name!r}, which is learned here; set env.filters")
 
 
 def limits_of(interface: Interface) -> Limits | None:
