@@ -328,12 +328,12 @@ COMMANDS: dict[str, Command] = {
             first="log", paths=("log", "viewer.out"),
         ),
         Command(
-            "data record", Record, "motoric.scripts.collect:record",
+            "data record", Record, "motoric.scripts.collect:run_record",
             ("run=runs/DIR out=data/walk episodes=200 noise=0.1",),
             paths=("run", "out"),
         ),
         Command(
-            "data info", Info, "motoric.scripts.collect:info",
+            "data info", Info, "motoric.scripts.collect:run_info",
             ("data/walk",),
             first="path", paths=("path",),
         ),

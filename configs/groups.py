@@ -24,6 +24,7 @@ class Env:
     num_threads: int = doc(0, "cores for a batched simulation; 0: all", NOT_NEGATIVE)
     engine: str | None = doc(None, "physics of a task: mujoco or pybullet; null: the task's first")
     options: dict[str, Any] = doc({}, "arguments of the task or of gymnasium.make")
+    training: dict[str, Any] = doc({}, "more of them in training alone: evaluation has none of it")
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Checkpoints: everything the next training step depends on, written atomically, checksummed.
 
 A checkpoint is a folder `checkpoints/step_<steps>/` of plain data: tensors (torch, weights only),
-numpy arrays and JSON, with a manifest of SHA-256 checksums. Nothing in it is a pickle of code.
+numpy arrays and JSON, with a manifest of SHA-256 checksums. Nothing in it is a pickle of code. What
+is in it is said by the learner and by its environments; the process' random generators are added.
 """
 
 from __future__ import annotations
@@ -12,31 +13,17 @@ import os
 import random
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from motoric.envs.vector import BatchedVecEnv
+from motoric.envs.batched import Batch
+from motoric.policies.contract import Learner, State
 from numpy.typing import NDArray
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecNormalize
 
-FORMAT = "motoric-checkpoint/1"
-COUNTERS = (
-    "num_timesteps",
-    "_total_timesteps",
-    "_num_timesteps_at_start",
-    "_episode_num",
-    "_n_updates",
-    "_current_progress_remaining",
-)
+FORMAT = "motoric-checkpoint/2"
 
 
 class DamagedCheckpoint(Exception):
@@ -44,12 +31,12 @@ class DamagedCheckpoint(Exception):
 
 
 # ---------------------------------------------------------------------------------------------
-# What is in it
+# Random generators of the process
 # ---------------------------------------------------------------------------------------------
 
 
-def _rng_arrays(model: BaseAlgorithm) -> tuple[dict[str, NDArray], dict[str, Any]]:
-    """State of every random generator: arrays, and what JSON holds."""
+def _generators(device: torch.device) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    """State of every one: arrays, and what JSON holds."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     arrays = {
@@ -57,101 +44,22 @@ def _rng_arrays(model: BaseAlgorithm) -> tuple[dict[str, NDArray], dict[str, Any
         "rng/numpy": np.asarray(keys),
         "rng/torch": torch.get_rng_state().numpy(),
     }
-    if model.device.type == "cuda":
-        arrays["rng/cuda"] = torch.cuda.get_rng_state(model.device).numpy()
-    values = {
-        "python": [version, gauss],
-        "numpy": [name, position, has_gauss, cached],
-        "action_space": model.action_space.np_random.bit_generator.state,
-    }
+    if device.type == "cuda":
+        arrays["rng/cuda"] = torch.cuda.get_rng_state(device).numpy()
+    values = {"python": [version, gauss], "numpy": [name, position, has_gauss, cached]}
     return arrays, values
 
 
-def _restore_rng(model: BaseAlgorithm, arrays: dict[str, NDArray], values: dict[str, Any]) -> None:
+def _restore_generators(
+    device: torch.device, arrays: dict[str, NDArray], values: dict[str, Any]
+) -> None:
     version, gauss = values["python"]
     random.setstate((version, tuple(int(k) for k in arrays["rng/python"]), gauss))
     name, position, has_gauss, cached = values["numpy"]
     np.random.set_state((name, arrays["rng/numpy"], position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(torch.from_numpy(arrays["rng/torch"]))
-    if "rng/cuda" in arrays and model.device.type == "cuda":
-        torch.cuda.set_rng_state(torch.from_numpy(arrays["rng/cuda"]), model.device)
-    model.action_space.np_random.bit_generator.state = values["action_space"]
-
-
-def _flat(name: str, value: Any) -> dict[str, NDArray]:
-    """An array, or a dict of arrays, under flat names."""
-    if isinstance(value, dict):
-        return {f"{name}/{key}": np.asarray(item) for key, item in value.items()}
-    return {} if value is None else {name: np.asarray(value)}
-
-
-def _unflat(name: str, arrays: dict[str, NDArray]) -> Any:
-    if name in arrays:
-        return arrays[name].copy()
-    found = {k[len(name) + 1 :]: v.copy() for k, v in arrays.items() if k.startswith(f"{name}/")}
-    return found or None
-
-
-def _statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:
-    found: dict[str, Any] = {"ret": env.ret_rms}
-    if env.norm_obs and isinstance(env.obs_rms, dict):
-        found |= {f"obs/{key}": rms for key, rms in env.obs_rms.items()}
-    elif env.norm_obs:
-        found["obs"] = env.obs_rms
-    return found
-
-
-def _normalizer_arrays(env: VecNormalize) -> dict[str, NDArray]:
-    arrays = {"norm/returns": env.returns}
-    for name, rms in _statistics(env).items():
-        for part in ("mean", "var", "count"):
-            arrays[f"norm/{name}/{part}"] = np.asarray(getattr(rms, part))
-    return arrays
-
-
-def _restore_normalizer(env: VecNormalize, arrays: dict[str, NDArray], same_envs: bool) -> None:
-    for name, rms in _statistics(env).items():
-        rms.mean = arrays[f"norm/{name}/mean"].copy()
-        rms.var = arrays[f"norm/{name}/var"].copy()
-        rms.count = float(arrays[f"norm/{name}/count"])
-    if same_envs:
-        env.returns = arrays["norm/returns"].copy()
-
-
-def _replay_arrays(buffer: ReplayBuffer) -> dict[str, NDArray]:
-    """The filled part of a replay buffer."""
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    arrays: dict[str, NDArray] = {}
-    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
-        value = getattr(buffer, name, None)
-        if isinstance(buffer, DictReplayBuffer) and isinstance(value, dict):
-            arrays |= {f"replay/{name}/{k}": v[:filled] for k, v in value.items()}
-        elif value is not None:
-            arrays[f"replay/{name}"] = torch.as_tensor(value[:filled]).numpy(force=True)
-    return arrays
-
-
-def _restore_replay(buffer: ReplayBuffer, arrays: dict[str, NDArray], position: list[int]) -> None:
-    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
-        value = getattr(buffer, name, None)
-        if isinstance(value, dict):
-            for key, target in value.items():
-                saved = arrays[f"replay/{name}/{key}"]
-                target[: len(saved)] = saved
-        elif value is not None:
-            saved = arrays[f"replay/{name}"]
-            torch.as_tensor(value)[: len(saved)] = torch.from_numpy(saved)
-    buffer.pos, buffer.full = position[0], bool(position[1])
-
-
-def _batched(model: BaseAlgorithm) -> BatchedVecEnv | None:
-    env = model.get_env()
-    inner = None if env is None else env.unwrapped
-    return inner if isinstance(inner, BatchedVecEnv) else None
-
-
-def _attribute(model: BaseAlgorithm, name: str) -> Any:
-    return reduce(getattr, name.split("."), model)
+    if "rng/cuda" in arrays and device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(arrays["rng/cuda"]), device)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -159,48 +67,37 @@ def _attribute(model: BaseAlgorithm, name: str) -> Any:
 # ---------------------------------------------------------------------------------------------
 
 
-def save(model: BaseAlgorithm, folder: Path, extra: dict[str, Any], keep: int = 2) -> Path:
+def save(
+    learner: Learner, batch: Batch | None, folder: Path, extra: dict[str, Any], keep: int = 2
+) -> Path:
     """Write `folder/step_<steps>`; the newest `keep` checkpoints stay. Returns its path.
 
     A crash at any moment leaves either the whole new checkpoint or none of it. Raises OSError.
-    extra: JSON values of the caller's own, given back by `load`.
+    batch: the environments it learns in; extra: JSON values of the caller's own, given back by
+    `load`
     """
-    variables = model._get_torch_save_params()[1]
-    tensors = {
-        "parameters": model.get_parameters(),
-        "variables": {name: _attribute(model, name).detach() for name in variables},
-    }
-    arrays, rng = _rng_arrays(model)
-    arrays |= _flat("last_obs", model._last_obs)
-    arrays |= _flat("last_episode_starts", model._last_episode_starts)
-    arrays |= _flat("last_original_obs", model._last_original_obs)
+    state = learner.state()
+    arrays, generators = _generators(learner.device)
+    arrays |= {f"learner/{name}": value for name, value in state.arrays.items()}
+    worlds = None if batch is None else batch.save_state()
+    arrays |= {f"envs/{name}": value for name, value in (worlds or {}).items()}
     values: dict[str, Any] = {
         "format": FORMAT,
-        "counters": {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)},
-        "episodes": list(model.ep_info_buffer or []),
+        "learner": state.values,
+        "environments": worlds is not None,
         "threads": torch.get_num_threads(),
-        "rng": rng,
+        "rng": generators,
         "extra": extra,
     }
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        arrays |= _normalizer_arrays(normalizer)
-    batched = _batched(model)
-    if batched is not None:
-        arrays |= {f"envs/{k}": v for k, v in batched.batched.save_state().items()}
-    if isinstance(model, OffPolicyAlgorithm):
-        assert model.replay_buffer is not None
-        arrays |= _replay_arrays(model.replay_buffer)
-        values["replay"] = [model.replay_buffer.pos, int(model.replay_buffer.full)]
 
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{model.num_timesteps:012d}"
+    final = folder / f"step_{learner.done:012d}"
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
         manifest = {
-            "tensors.pt": _write(new / "tensors.pt", lambda f: torch.save(tensors, f)),
+            "tensors.pt": _write(new / "tensors.pt", lambda f: torch.save(state.tensors, f)),
             "arrays.npz": _write(
                 new / "arrays.npz",
                 lambda f: np.savez(f, **arrays),  # type: ignore[arg-type]
@@ -288,52 +185,29 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def load(path: Path, model: BaseAlgorithm) -> dict[str, Any]:
-    """Put a freshly built algorithm, and its environments, where the checkpoint was written.
+def load(path: Path, learner: Learner, batch: Batch | None) -> dict[str, Any]:
+    """Put a freshly built learner, and its environments, where the checkpoint was written.
 
-    Returns the caller's `extra`. Environments that can't be saved (any Gymnasium id) begin new
-    episodes; with our batched ones training continues bit for bit.
+    Returns the caller's `extra`. Environments that can't be saved (most of Gymnasium's) begin new
+    episodes; with others training continues bit for bit. Raises KeyError, ValueError or
+    RuntimeError for the checkpoint of another configuration.
     """
     values = json.loads((path / "state.json").read_text())
-    # Networks and optimizers move to their device what belongs there. Adam's count of steps does
-    # not: read from a GPU at every step, it would hold the step up.
+    if values.get("format") != FORMAT:
+        raise ValueError(f"format {values.get('format')!r}, expected {FORMAT!r}")
     tensors = torch.load(path / "tensors.pt", map_location="cpu", weights_only=True)
     with np.load(path / "arrays.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     torch.set_num_threads(values["threads"])  # sums depend on how they are split
-    model.set_parameters(tensors["parameters"], exact_match=True, device=model.device)
-    for name, value in tensors["variables"].items():
-        _attribute(model, name).data.copy_(value)
-    for name, value in values["counters"].items():
-        setattr(model, name, value)
-    model.ep_info_buffer = deque(values["episodes"], maxlen=model._stats_window_size)
-    model.ep_success_buffer = deque(maxlen=model._stats_window_size)
-
-    batched = _batched(model)
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        _restore_normalizer(normalizer, arrays, same_envs=batched is not None)
-    if isinstance(model, OffPolicyAlgorithm):
-        assert model.replay_buffer is not None
-        _restore_replay(model.replay_buffer, arrays, values["replay"])
-    if batched is not None:
-        state = {k[5:]: v for k, v in arrays.items() if k.startswith("envs/")}
-        batched.batched.load_state(state)
-        model._last_obs = _unflat("last_obs", arrays)
-        model._last_episode_starts = arrays["last_episode_starts"].copy()
-        model._last_original_obs = _unflat("last_original_obs", arrays)
-    else:
-        env = model.get_env()
-        assert env is not None
-        if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
-            # The interrupted episodes end here; n-step returns must not run into the next ones.
-            # Those that terminated did so: no timeout, which would be bootstrapped.
-            buffer, last = model.replay_buffer, model.replay_buffer.pos - 1
-            buffer.timeouts[last] = 1.0 - buffer.dones[last] * (1.0 - buffer.timeouts[last])
-        env.seed(values["counters"]["num_timesteps"] + 2**31)  # episodes it hasn't seen
-        model._last_obs = env.reset()  # type: ignore[assignment]
-        model._last_episode_starts = np.ones(env.num_envs, dtype=bool)
-        if normalizer is not None:
-            model._last_original_obs = normalizer.get_original_obs()
-    _restore_rng(model, arrays, values["rng"])
+    learner.load_state(State(tensors, _under("learner/", arrays), values["learner"]))
+    if batch is not None:
+        if values["environments"]:
+            batch.load_state(_under("envs/", arrays))
+        else:
+            learner.restart(learner.done + 2**31)  # episodes it hasn't seen
+    _restore_generators(learner.device, arrays, values["rng"])
     return values["extra"]
+
+
+def _under(prefix: str, arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

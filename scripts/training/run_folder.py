@@ -6,6 +6,7 @@ checkpoints/step_*/  bundle/best/  bundle/last/  videos/  logs/
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -16,23 +17,25 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from motoric.configs import schema
+from motoric.configs.commands import Train
 from motoric.scripts.config import UserError
-from stable_baselines3.common.logger import KVWriter
 
 
-def new_folder(config: schema.Train) -> Path:
+def new_folder(config: Train) -> Path:
     """Make a new run's folder; raises UserError where one is."""
     if config.run is not None:
         folder = Path(config.run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"run: {folder} exists and isn't empty; go on with resume={folder}")
     else:
-        env = config.env.id if config.env.name == "gym" else config.env.name
-        env = re.sub(r"[^A-Za-z0-9_.-]", "_", str(env))
+        where = config.env.id if config.env.name == "gym" else config.env.name
+        if config.env.id is None:  # what it learns from instead
+            where = Path(config.dataset.path).name
+        env = re.sub(r"[^A-Za-z0-9_.-]", "_", str(where))
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{env}_{config.policy.name}_seed{config.seed}_{stamp}"
         folder, number = Path(config.runs) / name, 2
@@ -85,8 +88,33 @@ def write_origin(folder: Path, versions: dict[str, str]) -> None:
     (folder / "git.json").write_text(json.dumps(state, indent=1))
 
 
-class MetricsCsv(KVWriter):
-    """`metrics.csv`: one row per log, by steps; columns are added as they appear.
+class Metrics:
+    """What a training measures, in `metrics.csv` and for TensorBoard.
+
+    resume_at: the step it goes on from: what was written after it is dropped
+    """
+
+    def __init__(self, folder: Path, resume_at: int | None = None) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.csv = MetricsCsv(folder / "metrics.csv", resume_at)
+        after = None if resume_at is None else resume_at + 1
+        self.board = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=after)
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Raises OSError."""
+        self.csv.write(values, step)
+        for key, value in values.items():
+            self.board.add_scalar(key, value, step)
+        self.board.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.board.close()
+
+
+class MetricsCsv:
+    """`metrics.csv`: one row per step that has something to say; columns are added as they appear.
 
     resume_at: rows after this step are dropped (they will be written again), and a last line
     that a crash cut off.
@@ -95,9 +123,11 @@ class MetricsCsv(KVWriter):
     def __init__(self, path: Path, resume_at: int | None = None) -> None:
         self.path = path
         self.columns: list[str] = ["step"]
+        self.last: dict[str, float] = {}
         if resume_at is not None and path.exists():
             rows = [r for r in read_metrics(path) if r["step"] <= resume_at]
             self.columns = list(dict.fromkeys(k for r in rows for k in r)) or ["step"]
+            self.last = rows[-1] if rows else {}
             self._rewrite(rows)
         else:
             self._rewrite([])
@@ -111,28 +141,20 @@ class MetricsCsv(KVWriter):
         new.write_text(text.getvalue())
         new.replace(self.path)
 
-    def write(
-        self,
-        key_values: dict[str, Any],
-        key_excluded: dict[str, tuple[str, ...]],
-        step: int = 0,
-    ) -> None:
-        row = {"step": float(step)}
-        for key, value in sorted(key_values.items()):
-            if isinstance(value, bool | int | float) or getattr(value, "ndim", None) == 0:
-                row[key] = float(value)
-        row["step"] = step
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Add a row, or to the last one where it is of the same step."""
+        row = {"step": step} | {key: float(value) for key, value in sorted(values.items())}
+        more = self.last.get("step") == step
+        row = self.last | row if more else row
         new = [key for key in row if key not in self.columns]
-        if new:
+        if new or more:
             rows = read_metrics(self.path)
             self.columns += new
-            self._rewrite([*rows, row])
-            return
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
-
-    def close(self) -> None:
-        pass
+            self._rewrite([*(r for r in rows if r["step"] != step), row])
+        else:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="").writerow(row)
+        self.last = row
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
