@@ -417,6 +417,25 @@ def test_filters_come_in_order_and_the_limits_last():
     assert s.mode is Mode.ACTIVE
 
 
+def test_what_a_filter_writes_over_is_its_own():
+    """It halves its wish in place, tick for tick: the policy's, which is held, stays as it was."""
+
+    def change(state, wish, context):
+        wish.kp = 0.5 * wish.kp
+        context.previous.position = wish.position + 9.0
+        state.position = wish.position + 9.0
+        return wish
+
+    one = Step("one")
+    s, plant = active(filters=(one,))
+    one.change = change
+    plant.run(s, 1, to(GO2.stand + 0.1))
+    for _ in range(2):
+        sent = plant.run(s, 1, None)
+        np.testing.assert_array_equal(sent.kp, 0.5 * GO2.kp)
+        np.testing.assert_allclose(sent.position, GO2.stand + 0.1)
+
+
 def test_what_a_filter_is_given():
     """The measurement, the wish and the command sent last, in arrays nobody can write to."""
     one = Step("one")
