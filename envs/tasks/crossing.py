@@ -67,12 +67,15 @@ class Plane:
     def model(self) -> Any:
         """A disc for each agent, for viewers."""
         import mujoco
+        from motoric.envs.compose import looking
 
         spec = mujoco.MjSpec()
         spec.worldbody.add_light(pos=[0, 0, 8], dir=[0, 0, -1])
         spec.worldbody.add_geom(
             type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], rgba=[0.86, 0.87, 0.88, 1]
         )
+        above = [0.0, -7.0, 9.0]
+        spec.worldbody.add_camera(name="track", pos=above, quat=looking(above, [0.0, 0.0, 0.0]))
         for agent in range(self.agents):
             body = spec.worldbody.add_body(name=f"agent{agent}", pos=[0, 0, 0.1])
             for axis in ([1, 0, 0], [0, 1, 0]):
