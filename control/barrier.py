@@ -28,11 +28,12 @@ from motoric.control.certificate import (
     Promise,
     VelocityControl,
     holds,
+    support,
 )
 from motoric.control.command import MotorCommand
 from motoric.control.convex import separation
 from motoric.control.filters import Context, Fault, State
-from motoric.control.qp import least_violation, project, unit_rows
+from motoric.control.qp import least_violation, project
 
 MARGIN = 1e-6  # m, kept to every body for what rounding and the QP's tolerance add up to
 TOLERANCE = 1e-10  # m a step, on a promise that a gain below the highest makes
@@ -40,7 +41,7 @@ SHRINK = 0.6  # of the way to braking that a command is drawn back by, each time
 TRIES = 8
 JITTER = 0.05  # of the period, that a tick under acceleration control may be late or early
 BLOCK = 1000  # agents at a time: what is known of them stays in the cache
-LINEARISATIONS = 2  # more, of an acceleration's braking segment, where the first one fails
+LINEARISATIONS = 2  # of an acceleration's braking segment, for one command
 
 
 @dataclass(frozen=True)
@@ -250,19 +251,19 @@ def _nearest(
 ) -> tuple[Array, Array]:  # fmt: skip
     """The QP's answers as far as they pass, [N, 2], and how far that is, [N].
 
-    Rows are linearised at the wish first. Where that fails, they are at the command found so far:
-    it passes, so that now there is an answer.
+    Rows are linearised at a command that passes, braking at first, so that there is an answer.
+    Where it is too bold for the hull's curve, they are once more at what was left of it.
     """
-    u = dynamics.limited(velocity, wish)
-    proposal = _proposed(dynamics, velocity, u, wish, promise, wished, solve)
-    command, kept = _drawn_back(dynamics, velocity, proposal, brake, promise)
-    for _ in range(LINEARISATIONS if dynamics.curved else 0):
+    command, kept = brake.copy(), np.zeros(len(wish))
+    for turn in range(LINEARISATIONS if dynamics.curved else 1):
         todo = np.flatnonzero(kept < 1)
         if not len(todo):
             break
         v, at, part = velocity[todo], command[todo], promise.rows(todo)
-        reach = np.einsum("nki,npi->nkp", part.normal, dynamics.hull_after(v, at)).min(axis=-1)
-        bound = np.minimum(part.bound + TOLERANCE, reach)  # a little inside, where `at` is
+        bound = wished[todo]
+        if turn:  # a little inside what is checked, where `at` is
+            reach = support(part.normal, dynamics.hull_after(v, at))
+            bound = np.minimum(part.bound + TOLERANCE, reach)
         proposal = _proposed(dynamics, v, at, wish[todo], part, bound, solve)
         command[todo], kept[todo] = _drawn_back(dynamics, v, proposal, at, part)
     return command, kept
@@ -287,17 +288,21 @@ def _proposed(
 def _rows(
     dynamics: Dynamics, velocity: Array, u: Array, normal: Array, bound: Array
 ) -> tuple[Array, Array]:
-    """Half-planes of the hull after this step as rows on the command, linearised at u."""
+    """Half-planes of the hull after this step as unit rows on the command, linearised at u."""
     hull, jacobian = dynamics.hull_after(velocity, u), dynamics.jacobian(velocity, u)
-    more_normals, more_offsets = dynamics.limit_rows(velocity, u)
-    normals, offsets = [more_normals], [more_offsets]
+    limit_normals, limit_offsets = dynamics.limit_rows(velocity, u)
+    x, y = normal[..., 0], normal[..., 1]
+    rows = [(limit_normals[..., 0], limit_normals[..., 1], limit_offsets)]
     for p in range(hull.shape[1]):
         j = jacobian[:, p]
-        a = normal @ j
         at = hull[:, p] - (j @ u[..., None])[..., 0]
-        normals.append(a)
-        offsets.append(bound - (normal @ at[..., None])[..., 0])
-    return unit_rows(np.concatenate(normals, axis=1), np.concatenate(offsets, axis=1))
+        ax = x * j[:, 0, 0, None] + y * j[:, 0, 1, None]
+        ay = x * j[:, 1, 0, None] + y * j[:, 1, 1, None]
+        length = np.sqrt(ax * ax + ay * ay)  # at least dt^2 / 2
+        offset = bound - x * at[:, 0, None] - y * at[:, 1, None]
+        rows.append((ax / length, ay / length, offset / length))
+    ax, ay, offsets = (np.concatenate(column, axis=1) for column in zip(*rows, strict=True))
+    return np.stack([ax, ay], axis=-1), offsets
 
 
 def _drawn_back(

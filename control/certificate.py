@@ -206,14 +206,20 @@ class Promise:
 def holds(dynamics: Dynamics, velocity: Array, u: Array, promise: Promise) -> Array:
     """Whether commands u [N, 2] keep the promise and the limits, [N]. NaN does not."""
     hull = dynamics.hull_after(velocity, u)
-    x, y = promise.normal[..., 0], promise.normal[..., 1]
     kept = dynamics.within_limits(velocity, u)
-    for point in range(hull.shape[1]):
-        px, py = hull[:, point, 0, None], hull[:, point, 1, None]
-        kept &= (x * px + y * py >= promise.bound).all(axis=1)
+    kept &= (support(promise.normal, hull) >= promise.bound).all(axis=1)
     if (promise.leash < np.inf).any():
         kept &= strayed(dynamics.hull(velocity), hull) <= promise.leash
     return kept
+
+
+def support(normal: Array, hull: Array) -> Array:
+    """The least of normal . x [N, K] over hulls [N, P, 2]."""
+    x, y = normal[..., 0], normal[..., 1]
+    least = x * hull[:, 0, 0, None] + y * hull[:, 0, 1, None]
+    for p in range(1, hull.shape[1]):
+        least = np.minimum(least, x * hull[:, p, 0, None] + y * hull[:, p, 1, None])
+    return least
 
 
 def strayed(before: Array, after: Array) -> Array:
