@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 from motoric.control.rotation import from_yaw
 from motoric.envs.scene import Camera, Object, Scene, Sensor, Terrain
 from motoric.hardware.models import load_spec
+from numpy.typing import NDArray
 
 
 def compose(scene: Scene) -> mujoco.MjModel:
@@ -28,7 +31,27 @@ def compose(scene: Scene) -> mujoco.MjModel:
         _add_sensor(spec, sensor)
     if scene.timestep is not None:
         spec.option.timestep = scene.timestep
-    return spec.compile()
+    model = spec.compile()
+    _shorten(model, scene)
+    return model
+
+
+def _shorten(model: mujoco.MjModel, scene: Scene) -> None:
+    """Leave out what the scene's shortcuts say."""
+    shortcuts = scene.shortcuts
+    if shortcuts.sweeps:
+        model.opt.solver = mujoco.mjtSolver.mjSOL_PGS
+        model.opt.iterations = shortcuts.sweeps
+    for placed in scene.robots:
+        robot, prefix = placed.robot, placed.prefix
+        if shortcuts.damping:
+            dofs = [int(model.joint(prefix + joint).dofadr[0]) for joint in robot.joints]
+            model.dof_damping[dofs], model.dof_frictionloss[dofs] = shortcuts.damping, 0.0
+        if shortcuts.feet_only:
+            root = model.body_rootid[model.joint(prefix + robot.joints[0]).bodyid[0]]
+            solid = model.body_rootid[model.geom_bodyid] == root
+            solid[[model.geom(prefix + foot).id for foot in robot.feet]] = False
+            model.geom_contype[solid] = model.geom_conaffinity[solid] = 0
 
 
 def _robots(scene: Scene) -> mujoco.MjSpec:
@@ -96,14 +119,22 @@ def _add_terrain(spec: mujoco.MjSpec, terrain: Terrain) -> None:
 
 
 def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
-    forward = np.subtract(camera.target, camera.position)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
+    spec.worldbody.add_camera(
+        name=camera.name, pos=camera.position, fovy=camera.fovy,
+        quat=looking(camera.position, camera.target),
+    )  # fmt: skip
+
+
+def looking(position: Sequence[float], target: Sequence[float]) -> NDArray[np.float64]:
+    """How a camera at `position` is turned that looks at `target`, upright; quaternion [4]."""
+    back = np.subtract(position, target)
+    right = np.cross([0.0, 0.0, 1.0], back)
     if np.linalg.norm(right) < 1e-6:  # it looks straight down
-        right = np.array([0.0, -1.0, 0.0])
-    up = np.cross(right, forward)
-    axes = np.concatenate([right / np.linalg.norm(right), up / np.linalg.norm(up)])
-    added = spec.worldbody.add_camera(name=camera.name, pos=camera.position, fovy=camera.fovy)
-    added.alt.xyaxes = axes
+        right = np.array([1.0, 0.0, 0.0])
+    axes = np.stack([right, np.cross(back, right), back], axis=1)
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, (axes / np.linalg.norm(axes, axis=0)).ravel())
+    return quaternion
 
 
 def _add_sensor(spec: mujoco.MjSpec, sensor: Sensor) -> None:

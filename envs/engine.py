@@ -41,12 +41,15 @@ class Physics:
     friction [M]: of the feet; payload [M]: added to the base, kg;
     strength [M]: factor on the motors' gains and torque limits; latency [M]: substeps until a
     new command reaches the motors
+    armature, drag [M]: factors on the joints' rotor inertia, and on their damping and friction
     """
 
     friction: Array
     payload: Array
     strength: Array
     latency: NDArray[np.int64]
+    armature: Array | float = 1.0
+    drag: Array | float = 1.0
 
     @classmethod
     def nominal(cls, rows: int) -> Physics:

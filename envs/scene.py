@@ -88,6 +88,21 @@ class Sensor:
 
 
 @dataclass(frozen=True)
+class Shortcuts:
+    """What training may leave out of the physics to be faster; nothing else should.
+
+    damping: of the joints, N m s/rad, in place of their friction, which costs a constraint for
+        each; 0: as the model has it
+    feet_only: nothing but the feet touches the ground
+    sweeps: of a projected Gauss-Seidel solver in place of the model's; 0: the model's
+    """
+
+    damping: float = 0.0
+    feet_only: bool = False
+    sweeps: int = 0
+
+
+@dataclass(frozen=True)
 class Scene:
     """Robots first; `timestep`: of physics, s, None: the robot's model's."""
 
@@ -98,6 +113,7 @@ class Scene:
     cameras: tuple[Camera, ...] = ()
     sensors: tuple[Sensor, ...] = ()
     timestep: float | None = None
+    shortcuts: Shortcuts = Shortcuts()
 
     @classmethod
     def of(cls, robot: RobotSpec, **more: Any) -> Scene:

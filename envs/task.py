@@ -73,6 +73,11 @@ class Task(ABC):
         return round(self.episode_seconds / self.control_dt)
 
     @property
+    def mirror(self) -> dict[str, Any] | None:
+        """How it looks in a mirror (`motoric.envs.mirror`); None: it has no such symmetry."""
+        return None
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """What `measure` gives; the interface's are among them."""
         return self.interface.metrics

@@ -84,6 +84,12 @@ class BatchVecEnv(VecEnv):
         self.last_info: dict[str, Any] = {}
         super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
 
+    @property
+    def mirror(self) -> dict[str, Any] | None:
+        """How the task looks in a mirror; None: it has no such symmetry."""
+        task = getattr(self.batch, "task", None)
+        return None if task is None else task.mirror
+
     def reset(self) -> Any:
         seed = self._seeds[0]
         self._reset_seeds()

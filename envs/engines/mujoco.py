@@ -55,6 +55,12 @@ class MujocoSimulation:
         self._gain = batch.expand("actuator_gainprm")
         self._bias = batch.expand("actuator_biasprm")
         self._range = batch.expand("actuator_forcerange")
+        # Rotor inertia, damping and friction: expanded where they are there to be changed.
+        self._joints = {
+            name: batch.expand(name)
+            for name in ("dof_armature", "dof_damping", "dof_frictionloss")
+            if getattr(model, name).any()
+        }
         # Views by world, robot and joint: a scene's robots have their motors in order.
         motors = np.concatenate([part.motors for part in self._parts])
         if not np.array_equal(motors, np.arange(model.nu)):
@@ -90,8 +96,8 @@ class MujocoSimulation:
             if len(mine):
                 self._begin(part, worlds[mine], mine, start, physics)
         self.latency[ids], self.strength[ids] = physics.latency, physics.strength
-        self._write_gains(ids, self._kp, self._kd)
-        self._biases[worlds, which, :, 0] = 0.0
+        own = np.broadcast_to([self._kp, self._kd, 0 * self._kp], (len(ids), 3, len(self._kp)))
+        self._set_law(ids, _law(*np.moveaxis(own, 1, 0), physics.strength))
         self._foreign[ids] = False
         limit = self.robot.limits.torque * physics.strength[:, None]
         self._ranges[worlds, which, :, 0], self._ranges[worlds, which, :, 1] = -limit, limit
@@ -117,6 +123,10 @@ class MujocoSimulation:
         if model.body_mass[base] > 0:
             scale = mass / model.body_mass[base]
             self._inertia[worlds, base] = model.body_inertia[base] * scale[:, None]
+        for name, values in self._joints.items():
+            factor = physics.armature if name == "dof_armature" else physics.drag
+            scale = np.broadcast_to(factor, len(physics.payload))[m, None]
+            values[worlds[:, None], part.qvel] = getattr(model, name)[part.qvel] * scale
         if part.root is not None:
             q, v = part.root
             self.qpos[worlds, q : q + 3] = start.base_position[m]
@@ -151,9 +161,7 @@ class MujocoSimulation:
 
     def step(self, command: MotorCommand, substeps: int) -> None:
         """Hold a command [N, J] for some physics steps; each arrives after its row's latency."""
-        plain = _is_row(command.kp, self._kp) and _is_row(command.kd, self._kd)
-        plain = plain and not (command.velocity.any() or command.torque.any())
-        changed = not plain or self._foreign.any()
+        changes = self._changes(command)
         start = 0
         for stop in [*np.unique(self.latency), substeps]:
             stop = min(int(stop), substeps)
@@ -161,33 +169,39 @@ class MujocoSimulation:
                 self.batch.step(nstep=stop - start)
                 start = stop
             if stop < substeps:
-                self._arrive(command, self.latency == stop, changed)
+                self._arrive(command, self.latency == stop, changes)
         late = self.latency >= substeps
         if late.any():
-            self._arrive(command, late, changed)
+            self._arrive(command, late, changes)
 
-    def _arrive(self, command: MotorCommand, due: NDArray[np.bool_], changed: bool) -> None:
+    def _changes(self, command: MotorCommand) -> tuple[NDArray[np.bool_], Array] | None:
+        """Rows that ask for more than joint targets at the robot's own gains, [N], and the motors'
+        numbers of all; None: no row asks for more, or has before."""
+        plain = _is_row(command.kp, self._kp) and _is_row(command.kd, self._kd)
+        if plain and not (self._foreign.any() or command.velocity.any() or command.torque.any()):
+            return None
+        offset = command.kd * command.velocity + command.torque
+        foreign = (command.kp != self._kp) | (command.kd != self._kd) | (offset != 0.0)
+        return foreign.any(axis=1), _law(command.kp, command.kd, offset, self.strength)
+
+    def _arrive(
+        self,
+        command: MotorCommand,
+        due: NDArray[np.bool_],
+        changes: tuple[NDArray[np.bool_], Array] | None,
+    ) -> None:
         """The command reaches the motors of the rows that are `due`."""
         self.ctrl[due.reshape(-1, self.agents)] = command.position[due]
-        if not changed:
-            return
-        ids = np.flatnonzero(due)
-        kp, kd = command.kp[ids], command.kd[ids]
-        offset = kd * command.velocity[ids] + command.torque[ids]
-        foreign = ((kp != self._kp) | (kd != self._kd) | (offset != 0.0)).any(axis=1)
-        write = foreign | self._foreign[ids]
-        if write.any():
-            rows = ids[write]
-            self._write_gains(rows, kp[write], kd[write])
-            world, which = np.divmod(rows, self.agents)
-            self._biases[world, which, :, 0] = offset[write] * self.strength[rows, None]
-            self._foreign[rows] = foreign[write]
+        if changes is not None:
+            foreign, law = changes
+            rows = np.flatnonzero(due & (foreign | self._foreign))
+            self._set_law(rows, law[rows])
+            self._foreign[rows] = foreign[rows]
 
-    def _write_gains(self, ids: NDArray[np.int64], kp: Array, kd: Array) -> None:
-        strength, (world, which) = self.strength[ids, None], np.divmod(ids, self.agents)
-        self._gains[world, which, :, 0] = kp * strength
-        self._biases[world, which, :, 1] = -kp * strength
-        self._biases[world, which, :, 2] = -kd * strength
+    def _set_law(self, ids: NDArray[np.int64], law: Array) -> None:
+        world, which = np.divmod(ids, self.agents)
+        self._gains[world, which, :, 0] = law[..., 0]
+        self._biases[world, which, :, :3] = law[..., 1:]
 
     def measure(self) -> Measured:
         """The robots, their feet and cameras where they have any, every sensor of the scene by
@@ -286,6 +300,7 @@ class MujocoSimulation:
             "gain": self._gain,
             "bias": self._bias,
             "range": self._range,
+            **self._joints,
             "latency": self.latency,
             "strength": self.strength,
             "foreign": self._foreign,
@@ -340,6 +355,15 @@ def sensor_addresses(model: mujoco.MjModel, names: list[str]) -> NDArray[np.int6
         np.arange(s.adr[0], s.adr[0] + s.dim[0]) for s in (model.sensor(name) for name in names)
     ]
     return np.concatenate([*ranges, np.zeros(0, np.int64)]).astype(np.int64)
+
+
+def _law(kp: Array, kd: Array, offset: Array, strength: Array) -> Array:
+    """A motor's numbers in MuJoCo, [N, J, 4]: gain, and bias on 1, position and velocity."""
+    law = np.empty((*kp.shape, 4))
+    law[..., 0], law[..., 1] = kp, offset
+    law[..., 2], law[..., 3] = -kp, -kd
+    law *= strength[:, None, None]
+    return law
 
 
 def _is_row(value: Array, row: Array) -> bool:

@@ -52,6 +52,7 @@ class PyBulletSimulation:
         self._torque = np.zeros((rows, len(robot.joints)))
         self.command = hold(np.zeros_like(self._torque), robot.kp, robot.kd)
         self.friction, self.payload = np.zeros(rows), np.zeros(rows)
+        self.armature, self.drag = np.ones(rows), np.ones(rows)
         self.strength, self.latency = np.ones(rows), np.zeros(rows, np.int64)
 
     @property
@@ -63,6 +64,7 @@ class PyBulletSimulation:
         physics = Physics.nominal(len(ids)) if physics is None else physics
         self.friction[ids], self.payload[ids] = physics.friction, physics.payload
         self.strength[ids], self.latency[ids] = physics.strength, physics.latency
+        self.armature[ids], self.drag[ids] = physics.armature, physics.drag
         due = np.zeros(self.rows, bool)
         due[ids] = True
         targets = self.command.position.copy()
@@ -72,9 +74,14 @@ class PyBulletSimulation:
         qpos = np.concatenate([start.base_position, start.orientation, start.position], 1)
         qvel = np.concatenate([start.base_velocity, start.velocity], 1)
         for i, q, v in zip(ids, qpos, qvel, strict=True):
-            self.worlds[i].set_physics(self.friction[i], self.payload[i])
+            self._set_physics(int(i))
             self.worlds[i].set_state(q, v)
             self._note(i)
+
+    def _set_physics(self, i: int) -> None:
+        self.worlds[i].set_physics(
+            self.friction[i], self.payload[i], self.armature[i], self.drag[i]
+        )
 
     def push(self, velocity: Array) -> None:
         """Add to the bases' velocity in the world, m/s, [N, 3]."""
@@ -160,7 +167,7 @@ class PyBulletSimulation:
             value[...] = saved[name]
         self.command = MotorCommand(*(saved[f"command_{q}"].copy() for q in QUANTITIES))
         for i, world in enumerate(self.worlds):
-            world.set_physics(self.friction[i], self.payload[i])
+            self._set_physics(i)
             world.load(self._state[i])
 
     def _saved_arrays(self) -> dict[str, NDArray]:
@@ -172,6 +179,8 @@ class PyBulletSimulation:
             "payload": self.payload,
             "strength": self.strength,
             "latency": self.latency,
+            "armature": self.armature,
+            "drag": self.drag,
         }
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from motoric.control.rotation import from_yaw
 from motoric.envs.engine import Array, Physics, Simulation, Start
+from motoric.envs.mirror import mirror_of
 from motoric.envs.random import spread
 from motoric.envs.registry import make_engine
-from motoric.envs.scene import Scene
+from motoric.envs.scene import Scene, Shortcuts
 from motoric.envs.task import Episode, Step, Task
 from motoric.hardware.goals import Goal, Part
 from motoric.hardware.interfaces.base import Memory, Observation
@@ -37,8 +39,8 @@ class Rewards:
     """Weight of each reward term, per second."""
 
     track_velocity: float = 2.5
-    track_turn: float = 0.75
-    gait: float = 2.5
+    track_turn: float = 1.0
+    gait: float = 3.0
     pose: float = 0.5
     height: float = -20.0
     vertical: float = -1.0
@@ -53,23 +55,40 @@ class Rewards:
 class Go2Velocity(Task):
     """The task. `randomise=False` gives nominal physics, no sensor noise and no pushes.
 
+    timestep: of physics, s, a part of the 20 ms between actions; shortcuts: for training alone
+    beyond: how much wider than the goal's bounds training draws, so that these are inside
     Episode: contact [N, F], feet that touched at the last step
     """
 
     randomise: bool = True
     rewards: Rewards = field(default_factory=Rewards)
     episode_seconds: float = 20.0
+    timestep: float = 0.005
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    beyond: float = 1.0
 
     name = "go2_velocity"
     robot: RobotSpec = field(default=GO2, init=False, repr=False)
-    substeps = 4
     engines = ("mujoco", "pybullet")
-    draws = {"reset": 64, "physics": 4, "advance": 7, "push": 2}  # noqa: RUF012
-    swing_height = 0.07  # m
+    draws = {"reset": 64, "physics": 6, "advance": 7, "push": 2}  # noqa: RUF012
+    swing_height = 0.08  # m
+    latency = 0.02  # s, until a command reaches the motors, at most
     command_seconds = 5.0  # a new goal every so often
     push_seconds = 6.0
     # sensor noise per term, half width, in the observation's units
     noise = (0.05, 0.03, 0.01, 0.075, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not (self.timestep > 0 and abs(self.substeps * self.timestep - self.control_dt) < 1e-9):
+            raise ValueError(f"timestep: {self.timestep}, expected a part of {self.control_dt} s")
+
+    @property
+    def substeps(self) -> int:  # type: ignore[override]
+        return round(self.control_dt / self.timestep)
+
+    @cached_property
+    def mirror(self) -> dict[str, Any]:  # type: ignore[override]
+        return mirror_of(self.interface)
 
     @cached_property
     def interface(self) -> JointTargets:
@@ -99,7 +118,8 @@ class Go2Velocity(Task):
         )  # fmt: skip
 
     def simulation(self, engine: str, rows: int, threads: int) -> Simulation:
-        return make_engine(engine, Scene.of(self.robot), rows, threads)
+        scene = Scene.of(self.robot, timestep=self.timestep, shortcuts=self.shortcuts)
+        return make_engine(engine, scene, rows, threads)
 
     def reset(self, draw: Array) -> tuple[Start, Goal, Memory, Episode]:
         """Standing robots with scattered joints and headings."""
@@ -127,15 +147,22 @@ class Go2Velocity(Task):
             friction=spread(0.4, 1.2, draw[:, 0]),
             payload=spread(-1.0, 2.0, draw[:, 1]),
             strength=spread(0.85, 1.15, draw[:, 2]),
-            latency=np.floor(spread(0.0, 4.0, draw[:, 3])).astype(np.int64),
+            latency=self.latency_steps(draw[:, 3]),
+            armature=spread(0.5, 1.5, draw[:, 4]),
+            drag=spread(0.0, 2.0, draw[:, 5]),
         )
+
+    def latency_steps(self, draw: Array) -> NDArray[np.int64]:
+        """Substeps, from 0 up to the latency, of which 15 ms are the most in steps of 5 ms."""
+        count = np.floor(self.latency / 0.005 * draw)  # of 5 ms
+        return np.ceil(count * 0.005 / self.timestep - 1e-9).astype(np.int64)
 
     def sample_velocity(self, draw: Array) -> Array:
         """Goals [M, 3] from uniform draws [M, 7]; some axes are zero, one in ten stands."""
         (part,) = self.interface.goals
-        low, high = np.array(part.low), np.array(part.high)
+        low, high = self.beyond * np.array(part.low), self.beyond * np.array(part.high)
         velocity = low + (high - low) * draw[:, :3]
-        velocity *= draw[:, 3:6] < np.array([0.9, 0.5, 0.6])
+        velocity *= draw[:, 3:6] < np.array([0.9, 0.65, 0.65])
         return velocity * (draw[:, 6:7] > 0.1)
 
     @property
@@ -165,7 +192,7 @@ class Go2Velocity(Task):
         phase = self.interface.phase(step.before, step.memory)
         swing = np.sin(2 * np.pi * (phase[:, None] + FOOT_PHASE)) * moving[:, None]
         wanted = self.swing_height * np.maximum(swing, 0.0)
-        in_air = np.exp(-(((height - wanted) / 0.03) ** 2)) * ~contact
+        in_air = np.exp(-(((height - wanted) / 0.05) ** 2)) * ~contact
         speed = np.sum(motion.sensors["foot_velocity"][:, :, :2] ** 2, 2)
         on_ground = touching * np.exp(-speed / 0.1)
         share = np.clip(0.5 + 2.0 * swing, 0.0, 1.0) * moving[:, None]  # ramp between the two
@@ -180,7 +207,7 @@ class Go2Velocity(Task):
             "track_turn": weight.track_turn * np.exp(-turn_error / 0.25),
             "gait": weight.gait * gait,
             "pose": weight.pose
-            * np.exp(-np.sum(offset[:, HIP] ** 2, 1) * 4 - np.sum(offset[:, THIGH] ** 2, 1) * 0.5),
+            * np.exp(-np.sum(offset[:, HIP] ** 2, 1) * 2 - np.sum(offset[:, THIGH] ** 2, 1) * 0.5),
             "height": weight.height * (motion.base_position[:, 2] - 0.30) ** 2,
             "vertical": weight.vertical * motion.base_velocity[:, 2] ** 2,
             "wobble": weight.wobble * np.sum(motion.angular_velocity[:, :2] ** 2, 1),

@@ -110,13 +110,9 @@ class PyBulletWorld:
         self._com, turn = model.body_ipos[base].copy(), model.body_iquat[base].copy()
         self._turn, self._turn_back = turn, turn * np.array([1.0, -1, -1, -1])
         dofs = [int(model.joint(name).dofadr[0]) for name in robot.joints]
-        for joint, dof in zip(self._joints, dofs, strict=True):
-            damping = float(model.dof_damping[dof])
-            p.changeDynamics(self._body, joint, jointDamping=damping, **self._call)
-            p.setJointMotorControl2(
-                self._body, joint, p.VELOCITY_CONTROL, targetVelocity=0,
-                force=float(model.dof_frictionloss[dof]), **self._call,
-            )  # fmt: skip
+        self._damping, self._friction = model.dof_damping[dofs], model.dof_frictionloss[dofs]
+        self._armature = model.dof_armature[dofs]
+        self._set_drag(1.0)
         feet = [model.geom(name).id for name in robot.feet]
         self._radius = model.geom_size[feet, 0].copy()
         links = {model.body(base).name: -1}
@@ -130,8 +126,28 @@ class PyBulletWorld:
             friction = floor_friction(model, geom)
             p.changeDynamics(self._body, link, lateralFriction=friction, **self._call)
 
-    def set_physics(self, friction: float, payload: float) -> None:
-        """Friction of the feet; kg added to the base, its inertia growing in proportion."""
+    def _set_drag(self, factor: float) -> None:
+        """Damping and friction of the joints, as multiples of the model's."""
+        p = self._bullet
+        for joint, damping, friction in zip(
+            self._joints, factor * self._damping, factor * self._friction, strict=True
+        ):
+            p.changeDynamics(self._body, joint, jointDamping=float(damping), **self._call)
+            p.setJointMotorControl2(
+                self._body, joint, p.VELOCITY_CONTROL, targetVelocity=0,
+                force=float(friction), **self._call,
+            )  # fmt: skip
+
+    def set_physics(
+        self, friction: float, payload: float, armature: float = 1.0, drag: float = 1.0
+    ) -> None:
+        """Friction of the feet; kg added to the base, its inertia growing in proportion; rotor
+        inertia, damping and friction of the joints as multiples of the model's."""
+        self._set_drag(drag)
+        for rotor, inertia in zip(self._rotors, armature * self._armature / GEAR**2, strict=True):
+            self._bullet.changeDynamics(
+                self._body, rotor, localInertiaDiagonal=[float(inertia)] * 3, **self._call
+            )
         p, mass = self._bullet, self._mass + payload
         inertia = (self._inertia * (mass / self._mass)).tolist()
         p.changeDynamics(self._body, -1, mass=mass, localInertiaDiagonal=inertia, **self._call)
