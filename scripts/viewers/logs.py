@@ -83,7 +83,7 @@ def poses(log: Log, model: mujoco.MjModel, joints: tuple[str, ...]) -> Array:
         if joint < 0:
             raise ValueError(f"log: joint {name!r} is not in the model")
         result[:, model.jnt_qposadr[joint]] = angle
-    last = np.maximum.accumulate(np.where(good, np.arange(len(good)), -1))
+    last = np.maximum.accumulate(np.where(good, np.arange(len(log.times)), -1))
     return result[np.maximum(last, int(np.argmax(good)))]
 
 
@@ -91,7 +91,7 @@ def wished(log: Log) -> Array:
     """Joint positions the policy asked for, [T, J], each held until its next, while it acts."""
     acts = np.array([bool(source) for source in log.source])
     news = np.isfinite(log.wish.position).all(1)
-    last = np.maximum.accumulate(np.where(news, np.arange(len(news)), -1))
+    last = np.maximum.accumulate(np.where(news, np.arange(len(log.times)), -1))
     held = log.wish.position[np.maximum(last, 0)]
     return np.where((acts & (last >= 0))[:, None], held, np.nan)
 

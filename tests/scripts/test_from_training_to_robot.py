@@ -33,5 +33,5 @@ def test_go2_from_training_to_robot(tmp_path, motoric, command, monkeypatch):
     assert log.with_suffix(".mp4").stat().st_size > 1000
     done = command("deploy", "runs/a", "goal=[9,0,0]", check=False)
     assert done.returncode == 2
-    assert "forward 9, the policy was trained for -0.6 to 1.0" in done.stderr
+    assert "forward 9, the policy was trained for -0.6 to 1\n" in done.stderr
     assert "runs/a  1," in command("list").stdout

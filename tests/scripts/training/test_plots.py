@@ -14,10 +14,10 @@ def test_a_picture_of_each_metric(tmp_path, monkeypatch):
     metrics = MetricsCsv(tmp_path / "metrics.csv")
     for step in (10, 20, 30):
         training = {"rollout/ep_rew_mean": step, "task/distance": 3.0, "task/gait": 1.0}
-        metrics.write(training, {}, step)
+        metrics.write(training, step)
         metrics.write({"eval/return_mean": 2 * step, "eval/length_mean": 9.0, "eval/terminated": 1,
                        "eval/distance_mean": 1.0, "eval/distance_max": 2.0,
-                       "eval/peg in_mean": 0.5}, {}, step + 1)  # fmt: skip
+                       "eval/peg in_mean": 0.5}, step + 1)  # fmt: skip
     drawn, labels = [], []
     plot, label = matplotlib.axes.Axes.plot, matplotlib.axes.Axes.set_ylabel
 
@@ -44,5 +44,5 @@ def test_a_picture_of_each_metric(tmp_path, monkeypatch):
 
 
 def test_no_picture_of_nothing(tmp_path):
-    MetricsCsv(tmp_path / "metrics.csv").write({"train/loss": 1.0}, {}, 10)
+    MetricsCsv(tmp_path / "metrics.csv").write({"train/loss": 1.0}, 10)
     assert learning_curves(tmp_path) == []
