@@ -97,8 +97,10 @@ def build(settings: Train) -> Training:
             origin |= {"options": env.options, "engine": env.engine}
         if data is not None:
             if batch is None:
-                environment = data.about["environment"]
-                origin |= {key: data.about[key] for key in ("options", "engine")}
+                environment = data.about.get("environment")
+                if not isinstance(environment, dict):
+                    raise DataError(f"{data.path} does not say which environment it is of")
+                origin |= {k: data.about[k] for k in ("options", "engine") if k in data.about}
             else:
                 _check_spaces(data, batch)
         learner = _function(settings.policy.learner)(
@@ -137,6 +139,16 @@ def _check_device(device: str) -> None:
         raise UserError(f"device: {device!r}, but no CUDA GPU is found; try device=cpu")
     if kind.type not in ("cpu", "cuda"):
         raise UserError(f"device: {device!r}, expected auto, cpu or cuda")
+
+
+def _check_export(training: Training) -> None:
+    """Raise UserError for what could be trained and not exported."""
+    try:
+        export.checked(training.learner, training.environment, training.origin, 100)
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        first = str(error).split("\n")[0]
+        name = training.settings.policy.name
+        raise UserError(f"policy: {name!r} can't be exported: {first}") from None
 
 
 def restored(folder: Path, say: Callable[[str], None]) -> Training:
@@ -205,6 +217,7 @@ def train(settings: Train, say: Callable[[str], None] = print) -> Result:
         run = Run(training, folder, extra, say)
         say(f"training {folder}" if extra is None
             else f"resuming {folder} at step {learner.done:,}")  # fmt: skip
+        _check_export(training)
         advice = learner.advice(settings.total_steps)
         if advice is not None:
             say(advice)

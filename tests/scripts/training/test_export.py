@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import onnx
@@ -9,37 +11,47 @@ import pytest
 import torch
 from gymnasium import spaces
 from motoric.hardware.runtime.bundle import Bundle
+from motoric.hardware.runtime.policy import Policy
 from motoric.hardware.specs.go2 import GO2
+from motoric.policies import baselines
 from motoric.scripts import config
-from motoric.scripts.export import ExportError, export, largest_difference, to_onnx
-from motoric.scripts.train import _build
-from motoric.scripts.training import algorithms
-from motoric.scripts.training.evaluation import act_once
+from motoric.scripts.training import export as module
+from motoric.scripts.training.export import ExportError, bundle_of, export
+from motoric.scripts.training.run import build
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 SMALL = ["policy.buffer_size=2000", "policy.learning_starts=50"]
 
 
 def trained(policy: str, env: str, *extra: str):
-    """Configuration and model after a few updates, normalisation statistics included."""
+    """A training after a few updates, normalisation statistics included."""
     small = SMALL if policy != "ppo" else ["policy.n_steps=64"]
     settings = config.load(
         "train", [f"policy={policy}", f"env={env}", "env.num_envs=4", *small, *extra]
     )
-    model = _build(settings)
-    model.learn(200)
-    return settings, model
+    training = build(settings)
+    training.learner.learn(200, lambda: None)
+    return training
+
+
+def exported(learner) -> Bundle:
+    return Bundle(*bundle_of(learner, {"task": "of this test"}, {}))
 
 
 @pytest.mark.parametrize("policy", ["ppo", "sac", "td3", "dsac_t"])
 @pytest.mark.parametrize("env", ["pendulum", "go2_velocity"])
 def test_ten_thousand_observations(tmp_path, policy, env):
-    settings, model = trained(policy, env, "policy.normalize_observation=true")
+    training = trained(policy, env, "policy.normalize_observation=true")
+    learner, model = training.learner, training.learner.model
+    modes = [m.training for m in model.policy.modules()]
     before = torch.get_rng_state()
-    bundle = export(settings, model, tmp_path / "bundle")
+    exported(learner)
+    assert [m.training for m in model.policy.modules()] == modes
+    bundle = export(learner, training.environment, training.origin, tmp_path / "bundle")
     assert torch.equal(torch.get_rng_state(), before), "exporting draws random numbers"
-    assert largest_difference(model, (tmp_path / "bundle" / "policy.onnx").read_bytes(), 10_000) \
-        < 1e-5  # fmt: skip
+    assert learner.difference(bundle.run, 10_000) < 1e-5
+    assert bundle.spec.training["steps"] == learner.done
+    assert bundle.spec.training["unit"] == "environment steps"
     if env == "go2_velocity":
         Bundle.load(tmp_path / "bundle", GO2)
         assert bundle.spec.rate == 50.0
@@ -50,7 +62,7 @@ def test_ten_thousand_observations(tmp_path, policy, env):
     raw = raw.astype(np.float32)
     wanted = model.predict(model_env.normalize_obs(raw), deterministic=True)[0]
     scale = np.maximum(1, (model.action_space.high - model.action_space.low) / 2)
-    np.testing.assert_allclose(bundle.act(raw) / scale, wanted / scale, atol=1e-5)
+    np.testing.assert_allclose(Policy(bundle, 5).act(raw) / scale, wanted / scale, atol=1e-5)
 
 
 class Spaces(gym.Env):
@@ -100,16 +112,18 @@ def test_other_spaces(tmp_path, policy, observation, action):
     env = DummyVecEnv([lambda: Spaces(observation, action)] * 2)
     if observation is DICT:
         env = VecNormalize(env, norm_reward=False, norm_obs_keys=["a", "b"])
-    model = algorithms.build(settings.policy, env, 0, "cpu")
-    model.learn(100)
-    network = to_onnx(model)
-    onnx.checker.check_model(onnx.load_from_string(network))
+    learner = getattr(baselines, policy)(settings.policy, env, None, 0, "cpu")
+    learner.learn(100, lambda: None)
+    model = learner.model
+    bundle = export(learner, {"task": "spaces"}, {}, tmp_path / "bundle")
+    onnx.checker.check_model(onnx.load(tmp_path / "bundle" / "policy.onnx"))
     pictures = "uint8" in str(observation)
-    assert largest_difference(model, network, 1000 if pictures else 10_000) < 1e-5
+    assert learner.difference(bundle.run, 1000 if pictures else 10_000) < 1e-5
     # The bundle takes what the environment gives.
-    bundle = export(settings, model, tmp_path / "bundle")
     raw = observation.sample()
-    fitting = act_once(bundle, raw, action)
+    one = {k: np.asarray(v)[None] for k, v in raw.items()} if isinstance(raw, dict) else raw
+    one = one if isinstance(raw, dict) else np.asarray(raw)[None]
+    fitting = Policy(bundle).act(one)[0]
     assert action.contains(fitting) or np.allclose(
         fitting, np.clip(fitting, action.low, action.high)
     )
@@ -127,34 +141,44 @@ def test_equally_good_discrete_actions_are_no_difference(action):
     """Where logits differ by rounding alone, the exported graph may choose the other action."""
     settings = config.load("train", ["policy=ppo", "env=pendulum", "policy.n_steps=16"])
     env = DummyVecEnv([lambda: Spaces(BOX, action)])
-    model = algorithms.build(settings.policy, env, 0, "cpu")
-    net = model.policy.action_net
+    learner = baselines.ppo(settings.policy, env, None, 0, "cpu")
+    net = learner.model.policy.action_net
     with torch.no_grad():
         net.weight.mul_(1e-4)
         net.bias.fill_(0.0 if isinstance(action, spaces.MultiBinary) else 1.0)
-    exported = to_onnx(model)
-    assert largest_difference(model, exported, 10_000) < 1e-5
+    bundle = exported(learner)
+    assert learner.difference(bundle.run, 10_000) < 1e-5
     with torch.no_grad():
         net.weight.mul_(-1e4)
-    assert largest_difference(model, exported, 1000) > 1e-3, "the other action, and it matters"
+    assert learner.difference(bundle.run, 1000) > 1e-3, "the other action, and it matters"
 
 
 def test_a_difference_that_is_not_a_number_is_not_lost_among_others(monkeypatch):
-    from motoric.scripts import export as module
-
-    model = trained("ppo", "pendulum")[1]
+    learner = trained("ppo", "pendulum").learner
     found = iter([0.0, float("nan"), 0.0])
-    monkeypatch.setattr(module, "_difference", lambda *_: next(found))
-    assert np.isnan(largest_difference(model, to_onnx(model), 3000))
+    monkeypatch.setattr(learner, "_difference", lambda *_: next(found))
+    assert np.isnan(learner.difference(exported(learner).run, 3000))
 
 
 def test_a_wrong_export_is_not_written(tmp_path, monkeypatch):
-    from motoric.scripts import export as module
-
-    settings, model = trained("ppo", "pendulum")
-    other = trained("ppo", "pendulum", "seed=5")[1]
-    wrong = to_onnx(other)
-    monkeypatch.setattr(module, "to_onnx", lambda model: wrong)
+    training = trained("ppo", "pendulum")
+    other = trained("ppo", "pendulum", "seed=5")
+    wrong = bundle_of(other.learner, other.environment, other.origin)
+    monkeypatch.setattr(module, "bundle_of", lambda *_: wrong)
     with pytest.raises(ExportError, match="actions differ by"):
-        module.export(settings, model, tmp_path / "bundle")
+        export(training.learner, training.environment, training.origin, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_actions_without_bounds_have_none_in_the_bundle():
+    """JSON has no infinity."""
+    learner = trained("ppo", "pendulum").learner
+    endless = SimpleNamespace(
+        exported=lambda: learner.exported().__class__(
+            learner.exported().networks, learner.action, np.array([-np.inf]), np.array([np.inf])
+        ),
+        done=1, unit="steps", device=learner.device,
+    )  # fmt: skip
+    spec, _ = bundle_of(endless, {"task": "x"}, {})
+    assert spec.action_low is None
+    assert spec.action_high is None
