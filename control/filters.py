@@ -24,12 +24,23 @@ class State(Protocol):
     `motoric.hardware.measured.Measured` both have it. Sensors come as they are: unlike the rest
     they are neither copied nor checked before."""
 
-    position: Array
-    velocity: Array
-    torque: Array
-    orientation: Array
-    angular_velocity: Array
-    sensors: Mapping[str, Any]
+    @property
+    def position(self) -> Array: ...
+
+    @property
+    def velocity(self) -> Array: ...
+
+    @property
+    def torque(self) -> Array: ...
+
+    @property
+    def orientation(self) -> Array: ...
+
+    @property
+    def angular_velocity(self) -> Array: ...
+
+    @property
+    def sensors(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def to_matrix(quaternion: Array) -> Array:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def from_axis_angle(axis: Array, angle: Array | float) -> Array:
+def from_axis_angle(axis: ArrayLike, angle: ArrayLike) -> Array:
     """A turn by `angle` rad [...] about unit axes [..., 3], as [..., 4]."""
     half, axis = 0.5 * np.asarray(angle, np.float64)[..., None], np.asarray(axis)
     return np.concatenate([np.cos(half), np.sin(half) * axis], axis=-1)

@@ -37,7 +37,7 @@ class Pictures:
         visual = model.vis
         visual.global_.offwidth, visual.global_.offheight = width, height
         visual.quality.shadowsize = visual.quality.offsamples = 0
-        self._gl = gl_context(width, height)
+        self._gl: Any = gl_context(width, height)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, 2000)
