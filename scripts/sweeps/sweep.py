@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_module
+from hydra import compose
 from hydra import main as hydra_main
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from motoric.configs import schema
 from motoric.scripts import config
 from motoric.scripts.config import UserError
 from omegaconf import DictConfig, OmegaConf
@@ -111,8 +110,7 @@ def run(overrides: list[str], say: Callable[[str], None]) -> int:
 def _launcher(overrides: list[str]) -> DictConfig:
     """The launcher's checked configuration, under the overrides of `hydra`."""
     plugin = import_module("hydra_plugins.motoric_ray")  # makes hydra/launcher=ray known
-    schema.register()
-    with initialize_config_module("motoric.configs", version_base="1.3"):
+    with config.hydra():
         Plugins.instance().register(plugin.RayLauncher)
         try:
             launcher = compose("train", overrides, return_hydra_config=True).hydra.launcher

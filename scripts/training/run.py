@@ -43,11 +43,11 @@ class Result:
 
     folder: Path
     steps: int
-    unit: str
     seconds: float
     best_return: float | None
     evaluation: dict[str, Any] | None
     stopped: int | None
+    unit: str = Learner.unit
 
 
 class Stopped(Exception):
@@ -200,6 +200,7 @@ def train(settings: Train, say: Callable[[str], None] = print) -> Result:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     training = build(settings)
+    _check_export(training)
     learner, batch = training.learner, training.batch
     folder = Path(settings.resume) if settings.resume else run_folder.new_folder(settings)
     handle = run_folder.lock(folder)
@@ -217,7 +218,6 @@ def train(settings: Train, say: Callable[[str], None] = print) -> Result:
         run = Run(training, folder, extra, say)
         say(f"training {folder}" if extra is None
             else f"resuming {folder} at step {learner.done:,}")  # fmt: skip
-        _check_export(training)
         advice = learner.advice(settings.total_steps)
         if advice is not None:
             say(advice)
@@ -225,8 +225,8 @@ def train(settings: Train, say: Callable[[str], None] = print) -> Result:
             run.go()
         _attempt(run.draw, "plots not written", say, Exception)
         return Result(
-            folder, learner.done, learner.unit, time.monotonic() - started, run.best_return,
-            run.last_summary, run.signal,
+            folder, learner.done, time.monotonic() - started, run.best_return, run.last_summary,
+            run.signal, learner.unit,
         )  # fmt: skip
     finally:
         os.close(handle)

@@ -6,8 +6,9 @@ import json
 import sys
 
 import pytest
-from hydra import compose, initialize_config_module
-from motoric.configs import schema
+from hydra import compose
+from motoric.configs.commands import Train
+from motoric.scripts import config
 from motoric.scripts.config import UserError
 from motoric.scripts.sweeps import ray_trials, sweep
 from motoric.scripts.train import Result
@@ -17,9 +18,9 @@ RAY = {"num_cpus": 2, "num_gpus": 0.0}
 
 
 @pytest.fixture
-def trained(monkeypatch, tmp_path) -> list[schema.Train]:
+def trained(monkeypatch, tmp_path) -> list[Train]:
     """The settings of all trainings, none of which takes place."""
-    seen: list[schema.Train] = []
+    seen: list[Train] = []
 
     def train(settings, say):
         seen.append(settings)
@@ -46,8 +47,7 @@ def test_a_job_that_reserved_no_gpu_takes_none(
         "overrides": {"task": arguments}, "launcher": launcher,
     }  # fmt: skip
     monkeypatch.setattr(sweep.HydraConfig, "get", lambda: OmegaConf.create(given))
-    schema.register()
-    with initialize_config_module("motoric.configs", version_base="1.3"):
+    with config.hydra():
         sweep.job(compose("train", arguments))
     assert trained[0].device == device
     assert trained[0].torch_threads == launcher.get("num_cpus", 0)
