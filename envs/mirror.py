@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import mujoco
 import numpy as np
 from motoric.hardware.interfaces.joint_targets import JointTargets
-from motoric.hardware.models import load_model
 from motoric.hardware.robot import RobotSpec
 from numpy.typing import NDArray
 
@@ -57,6 +55,9 @@ def joint_mirror(robot: RobotSpec) -> Signed:
 
     Raises ValueError for a robot whose joints' names have no left and right.
     """
+    import mujoco
+    from motoric.hardware.models import load_model
+
     model = load_model(robot)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
