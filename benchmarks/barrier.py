@@ -261,7 +261,7 @@ def measure_jitter() -> None:
     for name in ("velocity", "acceleration"):
         for dt in (0.1, 0.05):
             for low, high in ((1.0, 1.0), (0.05, 1.0), (0.95, 1.05)):
-                found = barrier_search.search(name, dt, 400_000, seed=1, held=(low, high))
+                found = barrier_search.search(name, dt, 200_000, seed=1, held=(low, high))
                 rows.append((name, dt, low, high, found.agents, found.obstacles))
                 print(rows[-1], flush=True)
     write("jitter", "control dt held_low held_high gap_agents gap_obstacles", rows)

@@ -40,7 +40,7 @@ TOLERANCE = 1e-10  # m a step, on a promise that a gain below the highest makes
 SHRINK = 0.6  # of the way to braking that a command is drawn back by, each time it fails
 TRIES = 8
 JITTER = 0.05  # of the period, that a tick under acceleration control may be late or early
-BLOCK = 1000  # agents at a time: what is known of them stays in the cache
+BLOCK = 2000  # agents at a time: what is known of them stays in the cache
 LINEARISATIONS = 2  # of an acceleration's braking segment, for one command
 
 

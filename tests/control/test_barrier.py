@@ -370,7 +370,7 @@ def test_a_slower_stranger_never_reaches_a_velocity_controlled_agent():
 
 
 @BOTH
-@pytest.mark.parametrize("doubt", [0.0, 0.05])
+@pytest.mark.parametrize("doubt", [0.0, 0.025])
 def test_pictures_that_differ(dynamics, doubt):
     """Everybody sees the others up to 25 mm off, anew each tick: safe if that is known. One who
     believes what it sees is not."""
