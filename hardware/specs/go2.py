@@ -25,7 +25,7 @@ GO2 = RobotSpec(
     ),
     stand=np.array([0.1, 0.8, -1.5, -0.1, 0.8, -1.5, 0.1, 0.8, -1.5, -0.1, 0.8, -1.5]),
     rest=np.array([0.0, 1.21, -2.65, 0.0, 1.21, -2.65, 0.0, 1.21, -2.65, 0.0, 1.21, -2.65]),
-    kp=np.full(12, 35.0),
+    kp=np.full(12, 40.0),  # with 35 it sags until the thighs touch the ground
     kd=np.full(12, 0.8),
     damping=np.full(12, 2.0),
     model="go2.xml",

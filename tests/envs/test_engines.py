@@ -42,7 +42,7 @@ def test_stands_still_on_zero_actions(engine):
         assert not terminated.any()
     motion = env.measured
     assert np.abs(motion.base_velocity).max() < 0.05
-    assert ((motion.base_position[:, 2] > 0.22) & (motion.base_position[:, 2] < 0.34)).all()
+    assert ((motion.base_position[:, 2] > 0.24) & (motion.base_position[:, 2] < 0.34)).all()
     assert np.abs(motion.sensors["foot_height"]).max() < 0.005
     np.testing.assert_allclose(motion.sensors["foot_force"].sum(1), weight(env) * 9.81, rtol=0.05)
 
