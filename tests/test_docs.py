@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 from motoric.configs.groups import Env, Robot
 from motoric.envs.registry import TASKS, make_batch
 from motoric.scripts import config
@@ -72,12 +73,14 @@ def test_adding_an_algorithm(example, monkeypatch, tmp_path):
     from motoric.configs.policy import POLICIES
 
     module = example("adding_an_algorithm")
+    monkeypatch.setitem(sys.modules, module.Config.learner.partition(":")[0], module)
     monkeypatch.setitem(POLICIES._loaded, module.Config.name, module.Config)
     run = motoric.train(
         policy={"name": module.Config.name, "learning_starts": 50}, env="pendulum",
         total_steps=100, eval_episodes=1, run=tmp_path / "run", progress=False,
     )  # fmt: skip
     assert run.steps == 100
+    ConfigStore.instance().repo["policy"].pop(f"{module.Config.name}.yaml")
 
 
 def test_from_python(monkeypatch, tmp_path):
