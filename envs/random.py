@@ -7,6 +7,8 @@ The mixing function is SplitMix64 (Steele, Lea & Flood, 2014), applied to seed, 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,21 +21,30 @@ STREAMS = {"reset": 0, "physics": 1, "advance": 2, "push": 3, "noise": 4}
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * _MIX_1
-    x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    return x ^ (x >> np.uint64(31))
+    """In place."""
+    for shift, factor in ((np.uint64(30), _MIX_1), (np.uint64(27), _MIX_2)):
+        x ^= x >> shift
+        x *= factor
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def uniform(
     seed: NDArray[np.uint64], counter: NDArray[np.int64], size: int, stream: int
 ) -> NDArray[np.float64]:
     """Numbers in [0, 1), [N, size], fixed by seed [N], counter [N] and the stream's number."""
-    with np.errstate(over="ignore"):
-        key = _mix(seed + _GOLDEN * np.uint64(2 * stream + 1))
-        key = _mix(key + _GOLDEN * counter.astype(np.uint64))
-        index = np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN
-        bits = _mix(key[:, None] + index[None, :])
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    golden = _multiples(max(size, 2 * stream + 1))
+    key = _mix(seed + golden[2 * stream])
+    key = _mix(key + _GOLDEN * counter.astype(np.uint64))
+    bits = _mix(key[:, None] + golden[:size])
+    bits >>= np.uint64(11)
+    return bits * 2.0**-53
+
+
+@cache
+def _multiples(count: int) -> NDArray[np.uint64]:
+    """The golden ratio's number times 1, 2, ... count, modulo 2**64."""
+    return np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
 
 
 def spread(low: float, high: float, draw: NDArray[np.float64]) -> NDArray[np.float64]:

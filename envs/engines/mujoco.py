@@ -66,6 +66,7 @@ class MujocoSimulation:
         if not np.array_equal(motors, np.arange(model.nu)):
             raise ValueError(f"scene: motors in the order {motors.tolist()} can't be rows")
         shape = (worlds, self.agents, len(self.robot.joints))
+        self._world, self._which = np.divmod(np.arange(rows), self.agents)
         self.ctrl, self._torque = ctrl.reshape(shape), torque.reshape(shape)
         self._gains, self._biases = self._gain.reshape(*shape, -1), self._bias.reshape(*shape, -1)
         self._ranges = self._range.reshape(*shape, 2)
@@ -96,12 +97,12 @@ class MujocoSimulation:
             if len(mine):
                 self._begin(part, worlds[mine], mine, start, physics)
         self.latency[ids], self.strength[ids] = physics.latency, physics.strength
-        own = np.broadcast_to([self._kp, self._kd, 0 * self._kp], (len(ids), 3, len(self._kp)))
-        self._set_law(ids, _law(*np.moveaxis(own, 1, 0), physics.strength))
+        own = (np.broadcast_to(row, start.position.shape) for row in (self._kp, self._kd, 0.0))
+        self._set_laws(ids, _law(*own, physics.strength))
         self._foreign[ids] = False
         limit = self.robot.limits.torque * physics.strength[:, None]
         self._ranges[worlds, which, :, 0], self._ranges[worlds, which, :, 1] = -limit, limit
-        self.ctrl[worlds, which] = start.position
+        self._set_targets(ids, start.position)
         for name, pose in start.objects.items():
             self._put(name, worlds, pose)
         self.batch.forward(np.unique(worlds))
@@ -161,45 +162,46 @@ class MujocoSimulation:
 
     def step(self, command: MotorCommand, substeps: int) -> None:
         """Hold a command [N, J] for some physics steps; each arrives after its row's latency."""
-        changes = self._changes(command)
-        start = 0
-        for stop in [*np.unique(self.latency), substeps]:
-            stop = min(int(stop), substeps)
-            if stop > start:
-                self.batch.step(nstep=stop - start)
-                start = stop
-            if stop < substeps:
-                self._arrive(command, self.latency == stop, changes)
-        late = self.latency >= substeps
-        if late.any():
-            self._arrive(command, late, changes)
+        done = 0
+        # All is made ready first: between steps of physics nothing is found in the caches.
+        for stop, targets, laws in self._arrivals(command, substeps):
+            if stop > done:
+                self.batch.step(nstep=stop - done)
+                done = stop
+            self._set_targets(*targets)
+            if laws is not None:
+                self._set_laws(*laws)
+        if done < substeps:
+            self.batch.step(nstep=substeps - done)
 
-    def _changes(self, command: MotorCommand) -> tuple[NDArray[np.bool_], Array] | None:
-        """Rows that ask for more than joint targets at the robot's own gains, [N], and the motors'
-        numbers of all; None: no row asks for more, or has before."""
+    def _arrivals(
+        self, command: MotorCommand, substeps: int
+    ) -> list[tuple[int, tuple[NDArray, Array], tuple[NDArray, Array] | None]]:
+        """After how many substeps a command reaches the motors: of which rows, with what targets,
+        and with what law where it isn't, or was not, the one of the robot's own gains."""
         plain = _is_row(command.kp, self._kp) and _is_row(command.kd, self._kd)
-        if plain and not (self._foreign.any() or command.velocity.any() or command.torque.any()):
-            return None
-        offset = command.kd * command.velocity + command.torque
-        foreign = (command.kp != self._kp) | (command.kd != self._kd) | (offset != 0.0)
-        return foreign.any(axis=1), _law(command.kp, command.kd, offset, self.strength)
+        plain = plain and not (command.velocity.any() or command.torque.any())
+        changed, law = self._foreign, np.zeros((0, 4))
+        if not plain or self._foreign.any():
+            offset = command.kd * command.velocity + command.torque
+            other = (command.kp != self._kp) | (command.kd != self._kd) | (offset != 0.0)
+            foreign = other.any(axis=1)
+            changed, self._foreign = foreign | self._foreign, foreign
+            law = _law(command.kp, command.kd, offset, self.strength)
+        found = []
+        latency = np.minimum(self.latency, substeps)
+        for stop in np.flatnonzero(np.bincount(latency)):
+            ids = np.flatnonzero(latency == stop)
+            new = ids[changed[ids]]
+            laws = (new, law[new]) if len(new) else None
+            found.append((int(stop), (ids, command.position[ids]), laws))
+        return found
 
-    def _arrive(
-        self,
-        command: MotorCommand,
-        due: NDArray[np.bool_],
-        changes: tuple[NDArray[np.bool_], Array] | None,
-    ) -> None:
-        """The command reaches the motors of the rows that are `due`."""
-        self.ctrl[due.reshape(-1, self.agents)] = command.position[due]
-        if changes is not None:
-            foreign, law = changes
-            rows = np.flatnonzero(due & (foreign | self._foreign))
-            self._set_law(rows, law[rows])
-            self._foreign[rows] = foreign[rows]
+    def _set_targets(self, ids: NDArray[np.int64], targets: Array) -> None:
+        self.ctrl[self._world[ids], self._which[ids]] = targets
 
-    def _set_law(self, ids: NDArray[np.int64], law: Array) -> None:
-        world, which = np.divmod(ids, self.agents)
+    def _set_laws(self, ids: NDArray[np.int64], law: Array) -> None:
+        world, which = self._world[ids], self._which[ids]
         self._gains[world, which, :, 0] = law[..., 0]
         self._biases[world, which, :, :3] = law[..., 1:]
 
