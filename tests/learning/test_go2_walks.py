@@ -15,7 +15,7 @@ from motoric.scripts.training import evaluation
 def test_go2_learns_to_walk(tmp_path):
     """After two thirds of the demo's training it follows 0.5 m/s and stays up, in PyBullet too."""
     settings = config.load(
-        "train", ["experiment=go2_walk", "total_steps=750000", "eval_every=1000000",
+        "train", ["experiment=go2_walk", "total_steps=400000", "eval_every=1000000",
                   "checkpoint_every=1000000", "progress=false", f"run={tmp_path / 'run'}"],
     )  # fmt: skip
     train(settings, lambda text: None)
