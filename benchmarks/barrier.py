@@ -321,7 +321,7 @@ def draw() -> None:
     plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1))
     p, v, _ = runs["braking segments, gain 4"]
-    at = 30
+    at = 20
     hulls = p[at][:, None] + dynamics.hull(v[at])
     for i in range(8):
         colour = plt.get_cmap("tab10")(i)
@@ -330,7 +330,7 @@ def draw() -> None:
         left.add_patch(plt.Circle(hulls[i, 1], 0.2, fill=False, color=colour, lw=0.7))
         left.plot(*hulls[i].T, color=colour, lw=1.5)
     left.set(aspect="equal", xlim=(-3.6, 3.6), ylim=(-3.4, 3.4), xlabel="m", ylabel="m",
-             title="swap: where all would stop at 3 s")  # fmt: skip
+             title="swap: where each would stop, at 2 s")  # fmt: skip
     for name, (_, _, gap) in runs.items():
         bold = 1.8 if name.startswith("braking") else 0.9
         right.plot(0.1 * np.arange(len(gap)), gap, lw=bold, label=name)
