@@ -47,10 +47,8 @@ __version__ = version("motoric")
 
 Run: TypeAlias = "str | os.PathLike[str]"  # a run folder; where no training is needed, a bundle too
 Say: TypeAlias = Callable[[str], None]
-Value: TypeAlias = (
-    "bool | int | float | str | os.PathLike[str] | NDArray[Any]"
-    " | Sequence[Value] | Mapping[str, Value] | None"
-)
+Plain: TypeAlias = "bool | int | float | str | os.PathLike[str] | NDArray[Any] | None"
+Value: TypeAlias = "Plain | Sequence[Value] | Mapping[str, Value]"
 
 
 def train(*words: str, say: Say = print, **keys: Value) -> Result:
