@@ -42,7 +42,8 @@ def from_json(value: Any) -> spaces.Space:
     if kind == "multi_discrete":
         return spaces.MultiDiscrete(np.array(value["nvec"], np.int64))
     if kind == "multi_binary":
-        return spaces.MultiBinary([int(n) for n in value["shape"]])
+        shape = [int(n) for n in value["shape"]]
+        return spaces.MultiBinary(shape if len(shape) > 1 else shape[0])
     if kind == "dict":
         return spaces.Dict({str(name): from_json(inner) for name, inner in value["of"].items()})
     raise ValueError(f"{kind!r} is no kind of space")
