@@ -187,15 +187,20 @@ class BatchedEnv:
         self._apply_held()
         self.measured = self._measure()
         if self._limits is not None:
-            here = np.clip(
-                self.measured.position, self._limits.joints.lower, self._limits.joints.upper
-            )
-            if len(ids) == self.num_envs:
-                robot = self._interface.robot
-                self.command = hold(here, robot.kp, robot.kd)
-            else:
-                self.command.position = self.command.position.copy()
-                self.command.position[ids] = here[ids]
+            self._hold_still(ids)
+
+    def _hold_still(self, ids: NDArray[np.int64]) -> None:
+        """The command before an episode's first: each robot holds the pose in which it begins."""
+        joints, robot = self._limits.joints, self._interface.robot  # type: ignore[union-attr]
+        here = np.clip(self.measured.position, joints.lower, joints.upper)
+        held = hold(here, robot.kp, robot.kd)
+        if len(ids) < self.num_envs:
+            begun = np.zeros((self.num_envs, 1), bool)
+            begun[ids] = True
+            for name in QUANTITIES:
+                new, old = getattr(held, name), getattr(self.command, name)
+                setattr(held, name, np.where(begun, new, old))
+        self.command = held
 
     def _measure(self) -> Measured:
         measured = self.sim.measure()

@@ -8,13 +8,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from motoric.envs.batched import Info, Observed
+from motoric.envs.batched import Info, Observed, checked_action
 from motoric.envs.engine import Array
 from motoric.hardware.goals import Goal, Part
 from motoric.hardware.interfaces.base import Metric
 from numpy.typing import NDArray
 
 MOST_SEED = 2**31  # many environments take no larger one
+ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 SUCCESS = Metric("success", "", "any", "success")
 
 
@@ -38,24 +39,31 @@ class GymnasiumEnvs:
         self.name, self.num_envs = name, num_envs
         self._options = {k: v for k, v in options.items() if k != "episode_seconds"}
         one = self._make()
-        self.control_dt = float(getattr(one.unwrapped, "dt", 0.0)) or 1.0 / (
-            one.metadata.get("render_fps") or 30.0
-        )
+        self.control_dt = _period(one)
         if "episode_seconds" in options:
             one.close()
-            steps = max(1, round(options["episode_seconds"] / self.control_dt))
-            self._options["max_episode_steps"] = steps
+            seconds = options["episode_seconds"]
+            if not isinstance(seconds, int | float) or not 0 < seconds < np.inf:
+                raise ValueError(f"env.options.episode_seconds: {seconds!r}, expected a time, s")
+            self._options["max_episode_steps"] = max(1, round(seconds / self.control_dt))
             one = self._make()
-        self.envs = [one, *(self._make() for _ in range(num_envs - 1))]
         self.observation_space, self.action_space = one.observation_space, one.action_space
-        if not isinstance(self.observation_space, _OBSERVED):
-            raise ValueError(
-                f"env: {name!r} is observed in a {type(self.observation_space).__name__}, expected "
-                "a Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
-            )
+        self._check_spaces()
+        self.envs = [one, *(self._make() for _ in range(num_envs - 1))]
         self.metrics: tuple[Metric, ...] = ()
-        self._seed = seed
-        self.reset()
+        self.reset(seed)
+
+    def _check_spaces(self) -> None:
+        seen = self.observation_space
+        parts = seen.values() if isinstance(seen, spaces.Dict) else [seen]
+        for key, those in (("observed", parts), ("acted on", [self.action_space])):
+            for space in those:
+                if not isinstance(space, ARRAYS):
+                    raise ValueError(
+                        f"env: {self.name!r} is {key} in a {type(space).__name__}, expected "
+                        f"{', '.join(kind.__name__ for kind in ARRAYS)}"
+                        + (", or a Dict of them" if key == "observed" else "")
+                    )
 
     def _make(self, **more: Any) -> gym.Env:
         try:
@@ -82,22 +90,26 @@ class GymnasiumEnvs:
 
     def reset(self, seed: int | None = None) -> Observed:
         if seed is not None:
-            self._seed = seed
+            self._seed, self._stepped = seed, False
         self._steps, self._returns = np.zeros(self.num_envs, np.int64), np.zeros(self.num_envs)
-        first = [
-            env.reset(seed=int((self._seed + i) % MOST_SEED))[0] for i, env in enumerate(self.envs)
-        ]
-        for i, observation in enumerate(first):
-            self._check(observation, "observation", i)
-        return self._stack(first)
+        return self._stack([self._begin(i) for i in range(self.num_envs)])
+
+    def _begin(self, i: int) -> Any:
+        """The first observation of a new episode; the very first is that of its seed."""
+        self._steps[i], self._returns[i] = 0, 0.0
+        seed = None if self._stepped else int((self._seed + i) % MOST_SEED)
+        observation, _ = self.envs[i].reset(seed=seed)
+        self._check(observation, "observation", i)
+        return observation
 
     def step(self, action: NDArray) -> tuple[Observed, Array, NDArray, NDArray, Info]:
-        count = self.num_envs
+        action, count = self._actions(action), self.num_envs
+        self._stepped = True
         reward, terminated = np.zeros(count), np.zeros(count, bool)
         truncated, success = np.zeros(count, bool), np.full(count, np.nan)
-        seen, final = [], []
+        final = []
         for i, env in enumerate(self.envs):
-            observation, paid, over, late, info = env.step(self._action(action[i]))
+            observation, paid, over, late, info = env.step(action[i])
             self._steps[i] += 1
             self._check(observation, "observation", i)
             self._check(paid, "reward", i)
@@ -116,25 +128,22 @@ class GymnasiumEnvs:
             "terms": {},
             "metrics": {SUCCESS.name: success} if self.metrics else {},
         }
-        for i, env in enumerate(self.envs):
-            if done[i]:
-                self._steps[i], self._returns[i] = 0, 0.0
-                observation, _ = env.reset()
-                self._check(observation, "observation", i)
-                seen.append(observation)
-            else:
-                seen.append(final[i])
+        seen = [self._begin(i) if done[i] else final[i] for i in range(count)]
         return self._stack(seen), reward, terminated, truncated & ~terminated, told
 
-    def _action(self, action: Any) -> Any:
+    def _actions(self, action: NDArray) -> list[Any]:
+        """One for each environment. Raises ValueError for a wrong shape, or NaN."""
         space = self.action_space
+        action, shape = np.asarray(action), (self.num_envs, *(space.shape or ()))
         if isinstance(space, spaces.Discrete):
-            return int(action)
+            if action.size != self.num_envs:
+                raise ValueError(f"action: shape {action.shape}, expected {shape}")
+            return [int(a) for a in action.ravel()]
         if isinstance(space, spaces.Box):
-            if np.isnan(action).any():
-                raise ValueError("action: holds NaN")
-            return np.asarray(action, space.dtype)
-        return action
+            action = checked_action(action, shape)
+        elif action.shape != shape:
+            raise ValueError(f"action: shape {action.shape}, expected {shape}")
+        return list(action.astype(space.dtype))
 
     def _check(self, value: Any, what: str, row: int) -> None:
         """Raise ValueError, with environment, step and entry, for what isn't finite."""
@@ -169,11 +178,12 @@ class GymnasiumEnvs:
                 speeds += velocity[: len(speeds)]
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Environment 0 by its own renderer; it is made anew the first time, with a new episode."""
+        """Environment 0 by its own renderer. It is made anew the first time: as it was where it
+        has not been stepped yet, else in a new episode."""
         if self.envs[0].render_mode != "rgb_array":
             self.envs[0].close()
             self.envs[0] = self._make(render_mode="rgb_array")
-            self.envs[0].reset(seed=int(self._seed % MOST_SEED))
+            self._begin(0)
         frame = self.envs[0].render()
         return None if frame is None else np.asarray(frame)
 
@@ -188,7 +198,12 @@ class GymnasiumEnvs:
             env.close()
 
 
-_OBSERVED = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict)
+def _period(env: gym.Env) -> float:
+    """s of a step: the environment's own `dt`, or that of its pictures."""
+    dt = getattr(env.unwrapped, "dt", None)
+    if isinstance(dt, int | float | np.number) and dt > 0:
+        return float(dt)
+    return 1.0 / (env.metadata.get("render_fps") or 30.0)
 
 
 def _check_id(name: str) -> None:

@@ -61,7 +61,7 @@ class Draws:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._set: dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]] = {}
+        self._set: dict[str, NDArray[np.float64]] = {}  # [N, k], NaN where a row draws
 
     def set(self, stream: str, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """From now on rows `ids` [M] draw `values` [M, k], in [0, 1), as the first k numbers of a
@@ -73,9 +73,12 @@ class Draws:
             raise ValueError(f"draws: shape {values.shape}, expected ({len(ids)}, k)")
         if not ((values >= 0) & (values < 1)).all():
             raise ValueError("draws: expected numbers from 0 up to, but not, 1")
-        chosen, kept = np.zeros(self._rows, bool), np.full((self._rows, values.shape[1]), np.nan)
-        chosen[ids], kept[ids] = True, values
-        self._set[stream] = chosen, kept
+        before, count = self._set.get(stream, np.zeros((self._rows, 0))), values.shape[1]
+        kept = np.full((self._rows, max(count, before.shape[1])), np.nan)
+        kept[:, : before.shape[1]] = before
+        kept[ids] = np.nan
+        kept[ids, :count] = values
+        self._set[stream] = kept
 
     def clear(self) -> None:
         """Everybody draws again."""
@@ -92,7 +95,6 @@ class Draws:
         """The draws [M, size] of rows `ids`, whose seeds and counters [M] are given."""
         drawn = uniform(seeds, counter, size, STREAMS[stream])
         if stream in self._set:
-            chosen, values = (array[ids] for array in self._set[stream])
-            k = min(size, values.shape[1])
-            drawn[chosen, :k] = values[chosen, :k]
+            values = self._set[stream][ids, :size]
+            np.copyto(drawn[:, : values.shape[1]], values, where=~np.isnan(values))
         return drawn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from motoric.control.limits import Limits
@@ -67,6 +69,18 @@ def test_draws_can_be_set_for_some_rows():
     np.testing.assert_array_equal(env.reset(5), twin.reset(5))
 
 
+def test_draws_that_are_set_later_leave_other_rows_as_they_are():
+    env = BatchedEnv(Go2Velocity(), 4)
+    env.draws.set("push", np.array([0, 1]), np.full((2, 2), 0.25))
+    env.draws.set("push", np.array([1, 2]), np.full((2, 1), 0.5))
+    draw = env.draws("push", slice(None), env.seeds, env.ticks, 2)
+    assert draw[0].tolist() == [0.25, 0.25]
+    assert draw[1, 0] == draw[2, 0] == 0.5
+    assert draw[1, 1] not in (0.25, 0.5), "the last word on a row"
+    some = env.draws("push", np.array([2, 0]), env.seeds[[2, 0]], env.ticks[[2, 0]], 1)
+    assert some.tolist() == [[0.5], [0.25]]
+
+
 @pytest.mark.parametrize(
     ("stream", "ids", "values", "words"),
     [
@@ -96,6 +110,25 @@ def test_an_end_is_where_the_margin_turns_negative():
     assert (np.array(margins) >= 0).all()
     assert margins[0].min() > 0.5
     assert margins[-1][1] < 0.3 < margins[-1][0]
+
+
+def test_an_episode_begins_at_rest_whatever_was_commanded_before():
+    """The command before the first is that of a robot that holds its pose; others keep theirs."""
+    env = BatchedEnv(Go2Velocity(randomise=False), 2, num_threads=1)
+    fold = np.tile((GO2.rest - GO2.stand) / np.array(env.task.interface.action_scale), (2, 1))
+    fold[0] = 0.0
+
+    def soft(state, wish, context):
+        return dataclasses.replace(wish, kp=0.5 * wish.kp)
+
+    env.filters = (soft,)
+    for _ in range(100):
+        if env.step(fold)[2].any():
+            break
+    assert env.steps[1] == 0
+    np.testing.assert_array_equal(env.command.kp[1], GO2.kp)
+    np.testing.assert_allclose(env.command.position[1], env.measured.position[1])
+    assert (env.command.kp[0] <= 0.5 * GO2.kp).all()
 
 
 def test_not_a_number_is_an_end():
