@@ -118,7 +118,7 @@ def measure_qp() -> None:
     }  # fmt: skip
     for m in (8, 32):
         problem = problems(20_000, m)
-        exact = enumerated(*(a[:4000] for a in problem))
+        exact = enumerated(problem[0][:4000], problem[1][:4000], problem[2][:4000])
         active = np.einsum("nmi,ni->nm", problem[1][:4000], exact) < problem[2][:4000] + 1e-9
         off = {}
         for name, (solve, n) in contenders.items():  # first touch and compilation are not timed
@@ -303,6 +303,7 @@ def draw() -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Circle
 
     dynamics = AccelerationControl(0.1, speed=1.5, acceleration=1.0, braking=1.0)
 
@@ -326,8 +327,8 @@ def draw() -> None:
     for i in range(8):
         colour = plt.get_cmap("tab10")(i)
         left.plot(*p[:, i].T, color=colour, lw=0.7)
-        left.add_patch(plt.Circle(p[at, i], 0.2, color=colour, alpha=0.9, lw=0))
-        left.add_patch(plt.Circle(hulls[i, 1], 0.2, fill=False, color=colour, lw=0.7))
+        left.add_patch(Circle(p[at, i], 0.2, color=colour, alpha=0.9, lw=0))
+        left.add_patch(Circle(hulls[i, 1], 0.2, fill=False, color=colour, lw=0.7))
         left.plot(*hulls[i].T, color=colour, lw=1.5)
     left.set(aspect="equal", xlim=(-3.6, 3.6), ylim=(-3.4, 3.4), xlabel="m", ylabel="m",
              title="swap: where each would stop, at 2 s")  # fmt: skip

@@ -25,7 +25,7 @@ def problems(n, m, seed=0, box=True, feasible=True):
     return random.normal(size=(n, 2)), normals, offsets
 
 
-def enumerated(wish, normals, offsets, radius=np.inf):
+def enumerated(wish: Array, normals: Array, offsets: Array, radius: float = np.inf) -> Array:
     """The nearest of all points where at most two of the rows and the disc are active, NaN if no
     such point satisfies all: exact, and slow."""
     n, m = offsets.shape

@@ -25,6 +25,7 @@ from motoric.control.certificate import (
     AccelerationControl,
     Array,
     Dynamics,
+    Mask,
     Promise,
     VelocityControl,
     holds,
@@ -34,6 +35,7 @@ from motoric.control.command import MotorCommand
 from motoric.control.convex import separation
 from motoric.control.filters import Context, Fault, State
 from motoric.control.qp import least_violation, project
+from numpy.typing import NDArray
 
 MARGIN = 1e-6  # m, kept to every body for what rounding and the QP's tolerance add up to
 TOLERANCE = 1e-10  # m a step, on a promise that a gain below the highest makes
@@ -63,9 +65,9 @@ class Bodies:
     share: Array | float = 1.0
     speed: Array | float = 0.0
     doubt: Array | float = 0.0
-    present: Array | None = None
+    present: Mask | None = None
 
-    def rows(self, ids: Array | slice) -> Bodies:
+    def rows(self, ids: slice) -> Bodies:
         """Of some agents only."""
         shape = self.points.shape[:2]
         values = {
@@ -77,8 +79,8 @@ class Bodies:
 
 
 def agents_near(
-    dynamics: Dynamics, position: Array, velocity: Array, radius: Array | float, index: Array,
-    gain: Array | float,
+    dynamics: Dynamics, position: Array, velocity: Array, radius: Array | float,
+    index: NDArray[np.intp], gain: Array | float,
 ) -> Bodies:  # fmt: skip
     """The neighbours of N agents that all run this filter, as bodies.
 
@@ -164,7 +166,7 @@ class Outcome:
 
     command: Array
     kept: Array
-    braked: Array
+    braked: Mask
     gap: Array
 
 
@@ -218,9 +220,9 @@ def _filtered(
         wished = np.concatenate([wished, bound], axis=1)
     brake = dynamics.brake(velocity)
     finite = np.isfinite(wish).all(axis=1)
-    command = np.where(finite[:, None], wish, brake)
+    command = np.where(np.reshape(finite, (-1, 1)), wish, brake)
     kept = np.ones(len(wish))
-    away = (wished > promise.bound + TOLERANCE).any(axis=1)  # should do more than promised
+    away = np.any(wished > promise.bound + TOLERANCE, axis=1)  # should do more than promised
     todo = np.flatnonzero(finite & ~(holds(dynamics, velocity, command, promise) & ~away))
     if len(todo):
         promise, v, at = promise.rows(todo), velocity[todo], brake[todo]

@@ -13,12 +13,13 @@ Commands are held for `dt`. All positions are relative to where the agent is, m.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 ROUNDING = 1e-9  # of a command's size, relative to its limit
 
@@ -31,7 +32,7 @@ class Dynamics(Protocol):
     @property
     def speed(self) -> float: ...
     @property
-    def curved(self) -> bool: ...  # whether hull_after is not linear in u
+    def curved(self) -> bool: ...
     @property
     def limit(self) -> float: ...
     def hull(self, velocity: Array) -> Array: ...
@@ -40,7 +41,7 @@ class Dynamics(Protocol):
     def limited(self, velocity: Array, u: Array) -> Array: ...
     def limit_rows(self, velocity: Array, u: Array) -> tuple[Array, Array]: ...
     def brake(self, velocity: Array) -> Array: ...
-    def within_limits(self, velocity: Array, u: Array) -> Array: ...
+    def within_limits(self, velocity: Array, u: Array) -> Mask: ...
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ class VelocityControl:
 
     dt: float
     speed: float
-    curved: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_positive("velocity control", dt=self.dt, speed=self.speed)
+
+    @property
+    def curved(self) -> bool:
+        """Whether `hull_after` is not linear in u."""
+        return False
 
     @property
     def limit(self) -> float:
@@ -82,7 +87,7 @@ class VelocityControl:
         """The command under which the hull shrinks into itself."""
         return np.zeros_like(velocity)
 
-    def within_limits(self, velocity: Array, u: Array) -> Array:
+    def within_limits(self, velocity: Array, u: Array) -> Mask:
         return np.hypot(u[:, 0], u[:, 1]) <= self.speed * (1 + ROUNDING)
 
 
@@ -98,7 +103,6 @@ class AccelerationControl:
     speed: float
     acceleration: float
     braking: float
-    curved: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_positive(
@@ -110,6 +114,11 @@ class AccelerationControl:
                 f"acceleration control: braking {self.braking}, expected at most the acceleration"
                 f" {self.acceleration}"
             )
+
+    @property
+    def curved(self) -> bool:
+        """Whether `hull_after` is not linear in u."""
+        return True
 
     @property
     def limit(self) -> float:
@@ -161,7 +170,7 @@ class AccelerationControl:
             -velocity / np.where(last, self.dt, np.maximum(speed, 1e-300) / self.braking)[:, None]
         )
 
-    def within_limits(self, velocity: Array, u: Array) -> Array:
+    def within_limits(self, velocity: Array, u: Array) -> Mask:
         """An agent that is too fast already may not become faster."""
         after = velocity + u * self.dt
         fast = np.maximum(self.speed, np.hypot(velocity[:, 0], velocity[:, 1]))
@@ -199,11 +208,11 @@ class Promise:
     bound: Array
     leash: Array
 
-    def rows(self, ids: Array) -> Promise:
+    def rows(self, ids: NDArray[np.intp]) -> Promise:
         return Promise(self.normal[ids], self.bound[ids], self.leash[ids])
 
 
-def holds(dynamics: Dynamics, velocity: Array, u: Array, promise: Promise) -> Array:
+def holds(dynamics: Dynamics, velocity: Array, u: Array, promise: Promise) -> Mask:
     """Whether commands u [N, 2] keep the promise and the limits, [N]. NaN does not."""
     hull = dynamics.hull_after(velocity, u)
     kept = dynamics.within_limits(velocity, u)

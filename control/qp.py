@@ -70,7 +70,7 @@ def least_violation(
     normals: Array,
     offsets: Array,
     radius: float | Array = math.inf,
-    soft: Array | None = None,
+    soft: NDArray[np.bool_] | None = None,
 ) -> Array:
     """Like `project`, but where not all rows can hold they give way, all by the same least amount.
 
@@ -140,8 +140,8 @@ def _project_few(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: Arr
     m = b.shape[1]
     space = ([0.0] * m, [0.0] * m, [0.0] * m)
     rows = zip(wish.tolist(), ax.tolist(), ay.tolist(), b.tolist(), c.tolist(), strict=True)
-    for i, (w, *row) in enumerate(rows):
-        out[i] = _project_one(w[0], w[1], *row, *space)
+    for i, (w, x, y, z, radius) in enumerate(rows):
+        out[i] = _project_one(w[0], w[1], x, y, z, radius, *space)
 
 
 def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: Array) -> None:
@@ -167,9 +167,8 @@ def _project_block(wish: Array, ax: Array, ay: Array, b: Array, c: Array, out: A
             left = np.flatnonzero(violated)
             if not len(left):
                 return
-            ids, k, ax, ay, b, c, x0, y0 = (
-                a.take(left, axis=0) for a in (ids, k, ax, ay, b, c, x0, y0)
-            )
+            ids, k = ids[left], k[left]
+            ax, ay, b, c, x0, y0 = (a.take(left, axis=0) for a in (ax, ay, b, c, x0, y0))
             chosen = [tuple(a.take(left) for a in row) for row in chosen]
         # On line k: q + t d, where q is its point nearest to u0.
         row = np.arange(len(k))

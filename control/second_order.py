@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 from motoric.control.qp import Array, least_violation, project
+from numpy.typing import NDArray
 
 
 def textbook(
-    position: Array, velocity: Array, radius: Array | float, wish: Array, index: Array,
+    position: Array, velocity: Array, radius: Array | float, wish: Array, index: NDArray[np.intp],
     k1: Array | float, k2: Array | float, acceleration: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Accelerations [N, 2], and where no acceleration satisfied all rows [N].
