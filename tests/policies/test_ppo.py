@@ -284,6 +284,21 @@ def test_it_goes_on_exactly_where_its_state_was_taken():
     assert not any(name.startswith("algorithm/obs") for name in state.arrays)  # nor the rollout
 
 
+def test_the_step_size_falls_to_its_end():
+    found = configured(sides(), learning_rate=1e-2, learning_rate_end=1e-3)
+    rates = []
+    policy = found.model.policy
+
+    def between():
+        optimizers = policy.actor_optimizer, policy.critic_optimizer
+        rates.append([o.param_groups[0]["lr"] for o in optimizers])
+
+    found.learn(512, between)
+    between()
+    wanted = [1e-2, 1e-2 - 0.25 * 9e-3, 1e-2 - 0.5 * 9e-3, 1e-2 - 0.75 * 9e-3, 1e-3]
+    np.testing.assert_allclose(rates, np.array(wanted)[:, None] * [1, 1])
+
+
 def test_a_thread_of_its_own_changes_no_weight(monkeypatch):
     class AtOnce:
         def __init__(self, threads): ...
