@@ -45,9 +45,10 @@ BENCH = ROOT / ".venv-bench"
 TASKS = {  # random actions are uniform in plus and minus this
     "HalfCheetah-v5": 1.0,
     "Ant-v5": 1.0,
-    "Go2Velocity-v0": 0.3,
-    "Go2Velocity-v0 nominal": 0.3,  # without randomised physics, noise and pushes, as the limit is
+    "go2_velocity": 0.3,
+    "go2_velocity nominal": 0.3,  # without randomised physics, noise and pushes, as the limit is
 }
+OURS = {"HalfCheetah-v5": "half_cheetah", "Ant-v5": "ant"}  # of the same step for step
 CONTENDERS = ("limit", "ours", "rollout", "async", "envpool")
 LABELS = {"ours": "ours", "envpool": "EnvPool"}
 MANY, PROCESSES, SECONDS = 256, 16, 0.5
@@ -58,18 +59,21 @@ Measure = Callable[[float], tuple[float, float]]
 # Contenders: functions of a duration that return steps/s, and the share of it spent in physics
 # ---------------------------------------------------------------------------------------------
 
+# their names as tasks
+OURS = {"HalfCheetah-v5": "half_cheetah", "Ant-v5": "ant", "Go2Velocity-v0": "go2_velocity"}
+
 
 def model_of(task: str):
     """Model, substeps, the controls that an action of zero means, and those per unit of action."""
-    if task.startswith("Go2"):
+    if task.startswith("go2"):
         from motoric.envs.tasks.go2_velocity import Go2Velocity
         from motoric.hardware.models import load_model
         from motoric.hardware.specs.go2 import GO2
 
-        return load_model(GO2), 4, GO2.stand, Go2Velocity().action_scale
+        return load_model(GO2), 4, GO2.stand, Go2Velocity().interface.action_scale
     from motoric.envs.registry import make_task
 
-    model = make_task(task, {}).model()
+    model = make_task(OURS[task]).model
     return model, 5, np.zeros(model.nu), np.ones(model.nu)
 
 
@@ -77,7 +81,7 @@ def start(task: str, model, data, rng) -> None:
     import mujoco
 
     mujoco.mj_resetData(model, data)
-    if task.startswith("Go2"):
+    if task.startswith("go2"):
         from motoric.hardware.specs.go2 import GO2
 
         data.qpos[2], data.qpos[7:] = GO2.base_height + 0.01, GO2.stand
@@ -90,7 +94,7 @@ def start(task: str, model, data, rng) -> None:
 def fallen(task: str, qpos) -> bool:
     if task == "Ant-v5":
         return not 0.2 <= qpos[2] <= 1.0
-    return task.startswith("Go2") and qpos[2] < 0.15
+    return task.startswith("go2") and qpos[2] < 0.15
 
 
 def raw(task: str, seconds: float, seed: int) -> float:
@@ -148,11 +152,11 @@ def make_ours(task: str, num_envs: int, threads: int) -> Measure:
     name, *nominal = task.split()
     options: dict[str, Any] = {"randomise": False} if nominal else {}
     envs = gym.make_vec(
-        f"motoric/{name}", num_envs=num_envs, vectorization_mode="vector_entry_point",
+        f"motoric/{OURS[name]}", num_envs=num_envs, vectorization_mode="vector_entry_point",
         num_threads=threads, **options,
     )  # fmt: skip
     envs.reset(seed=0)
-    sim = envs.unwrapped.batched.sim  # type: ignore[attr-defined]
+    sim = envs.unwrapped.batch.sim  # type: ignore[attr-defined]
     inner, spent = sim.step, [0.0]
 
     def timed(*arguments) -> None:
@@ -177,8 +181,8 @@ def make_async(task: str, num_envs: int, threads: int) -> Measure:
 
     name, *nominal = task.split()
     options: dict[str, Any] = {"randomise": False} if nominal else {}
-    if task.startswith("Go2"):
-        name = f"motoric.envs:motoric/{name}"
+    if task.startswith("go2"):
+        name = f"motoric.envs:motoric/{OURS[name]}"
     envs = gym.make_vec(name, num_envs=num_envs, vectorization_mode="async", **options)
     envs.reset(seed=0)
     actions = random_actions(task, num_envs, envs.action_space.shape[1])  # type: ignore[index]
@@ -288,7 +292,7 @@ def commands(task: str, num_envs: int, threads: int, names: tuple[str, ...]) -> 
     """How each contender is started."""
     found: dict[str, list] = {}
     for name in names:
-        if name == "envpool" and task.startswith("Go2"):
+        if name == "envpool" and task.startswith("go2"):
             continue
         python = BENCH / "bin" / "python" if name == "envpool" else sys.executable
         number = min(num_envs, PROCESSES) if name == "async" else num_envs

@@ -4,7 +4,7 @@
     python benchmarks/time_to_return.py report           # table and plot in docs/benchmarks.md
 
 HalfCheetah-v5  a mean return of 4000 in 10 episodes from the same initial states each time
-Go2Velocity-v0  the bar of `make demo`: at 0.5 m/s for 10 s a mean velocity error under 0.15 m/s,
+go2_velocity  the bar of `make demo`: at 0.5 m/s for 10 s a mean velocity error under 0.15 m/s,
                 and 18 of 20 episodes without a fall
 
 Policies act deterministically when they are evaluated. Every run has one core, one thread, and
@@ -19,7 +19,7 @@ dsac_t_quick  32 environments simulated together, two updates per step of all of
               rates of 1e-3: sooner there, with more environment steps
 sb3_sac       stable-baselines3's SAC, its defaults
 sbx_sac       sbx's SAC (JAX), its defaults; in `.venv-jax`, as for benchmarks/speed.py
-ppo           experiment=go2_walk: stable-baselines3's PPO on 128 environments simulated together
+ppo           stable-baselines3's PPO on 128 environments simulated together, as in `GO2_PPO`
 sb3_ppo       the same with 8 environments in processes (SubprocVecEnv), as many steps per update
 sbx_ppo       as sb3_ppo with sbx's PPO
 """
@@ -64,9 +64,22 @@ class Task:
 CHEETAH = Task(
     "HalfCheetah-v5", "4000", ("dsac_t_quick", "dsac_t", "sbx_sac", "sb3_sac"), 30, 2400, 10**9
 )
-GO2 = Task("Go2Velocity-v0", "the demo's bar", ("ppo", "sbx_ppo", "sb3_ppo"), 30, 400, 1_100_000)
+GO2 = Task("go2_velocity", "the demo's bar", ("ppo", "sbx_ppo", "sb3_ppo"), 30, 400, 1_100_000)
 TASK_OF = {contender: task for task in (CHEETAH, GO2) for contender in task.contenders}
 PROCESSES = 8
+HYPERPARAMETERS = [
+    "env=go2_velocity", "policy=ppo", "policy.net_arch=[128,128]", "policy.activation=elu",
+    "policy.n_steps=24", "policy.batch_size=1536", "policy.n_epochs=5", "policy.gamma=0.97",
+    "policy.learning_rate=1e-3", "policy.learning_rate_end=3e-4", "policy.vf_coef=1.0",
+    "policy.max_grad_norm=1.0", "policy.log_std_init=-1.0", "policy.normalize_observation=true",
+]  # fmt: skip
+GO2_PPO = (
+    "policy=ppo", "env=go2_velocity", "env.num_envs=128", "policy.net_arch=[128,128]",
+    "policy.activation=elu", "policy.n_steps=24", "policy.batch_size=1536", "policy.n_epochs=5",
+    "policy.gamma=0.97", "policy.learning_rate=1e-3", "policy.learning_rate_end=3e-4",
+    "policy.vf_coef=1.0", "policy.max_grad_norm=1.0", "policy.log_std_init=-1.0",
+    "policy.normalize_observation=true",
+)  # fmt: skip
 
 
 def make_cheetah(contender: str, seed: int) -> Any:
@@ -79,13 +92,15 @@ def make_cheetah(contender: str, seed: int) -> Any:
         from stable_baselines3 import SAC
 
         return SAC("MlpPolicy", CHEETAH.name, seed=seed, device="cpu")
-    from motoric.envs.make import make_vec
+    from motoric.envs.registry import make_batch
+    from motoric.envs.vector import BatchVecEnv
     from motoric.policies.dsac_t import DSACT
 
     quick = contender == "dsac_t_quick"
     rate = 1e-3 if quick else 3e-4
+    env = BatchVecEnv(make_batch(CHEETAH.name, 32 if quick else 1, seed, num_threads=1))
     return DSACT(
-        "MlpPolicy", make_vec(CHEETAH.name, 32 if quick else 1, seed, num_threads=1), seed=seed,
+        "MlpPolicy", env, seed=seed,
         device="cpu", learning_rate=rate, alpha_learning_rate=rate, log_alpha_init=0.0,
         warmup="uniform", learning_starts=1000, train_freq=1, gradient_steps=2 if quick else 1,
         policy_kwargs={"net_arch": [256, 256]},
@@ -94,24 +109,25 @@ def make_cheetah(contender: str, seed: int) -> Any:
 
 def make_go2(contender: str, seed: int) -> Any:
     """An algorithm for the Go2, ready to learn; all with the experiment's hyperparameters."""
-    from motoric.envs.make import make_vec
+    from motoric.envs.registry import make_batch
+    from motoric.envs.vector import BatchVecEnv
+    from motoric.policies import baselines
     from motoric.scripts import config
-    from motoric.scripts.training import algorithms
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
-    settings = config.load("train", ["experiment=go2_walk"])
+    settings = config.load("train", list(GO2_PPO))
     policy: Any = settings.policy
     env: VecEnv
     if contender == "ppo":
-        env = make_vec("go2_velocity", settings.env.num_envs, seed, num_threads=1)
+        env = BatchVecEnv(make_batch("go2_velocity", settings.env.num_envs, seed, num_threads=1))
     else:
         policy.n_steps *= settings.env.num_envs // PROCESSES
-        name = "motoric.envs:motoric/Go2Velocity-v0"
+        name = "motoric.envs:motoric/go2_velocity"
         env = make_vec_env(name, PROCESSES, seed, vec_env_cls=SubprocVecEnv)
-    env = VecNormalize(env, norm_reward=False, gamma=policy.gamma)
     if contender != "sbx_ppo":
-        return algorithms.build(policy, env, seed, "cpu")
+        return baselines.ppo(policy, env, None, seed, "cpu").model
+    env = VecNormalize(env, norm_reward=False, gamma=policy.gamma)
     import flax.linen  # pyright: ignore[reportMissingImports]
     from sbx import PPO  # pyright: ignore[reportMissingImports]
 
