@@ -245,6 +245,10 @@ class Record:
     seed: int = doc(0, "of environments and noise", NOT_NEGATIVE)
     goal: Any = doc(None, "hold this goal: its numbers, or {part: value}; null: as the task draws")
 
+    def settle(self) -> None:
+        if self.env is not None and self.env.id is None:
+            raise ValueError(f"env: {self.env.name!r} has nothing to step, expected an environment")
+
 
 @dataclass
 class Info:

@@ -73,8 +73,9 @@ def bundle_of(
     environment: as `environment_of` gives it; training: where the policy comes from
     """
     exported = learner.exported()
-    bounded = exported.low is not None and np.isfinite([exported.low, exported.high]).all()
-    low, high = (exported.low, exported.high) if bounded else (None, None)
+    low, high = exported.low, exported.high
+    if low is None or high is None or not np.isfinite([low, high]).all():
+        low = high = None
     given = {
         "networks": tuple(
             Network(
@@ -92,7 +93,7 @@ def bundle_of(
         "versions": versions(),
     }  # fmt: skip
     files = {f"{n.name}.onnx": to_onnx(n, learner.device) for n in exported.networks}
-    return read_fields(BundleSpec, environment, "environment", given), files
+    return read_fields(BundleSpec, environment, given=given), files
 
 
 def _tensor(tensor: contract.Tensor) -> Tensor:
