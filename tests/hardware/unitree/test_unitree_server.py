@@ -145,9 +145,10 @@ switcher.SetTimeout(10.0)
 switcher.Init()
 assert switcher.ReleaseMode()[0] == 0
 machine = state.mode_machine
-assert abs(bend(1.2, machine + 1) - 1.2) > 0.3, "moved by a command for another machine"
-bent = bend(1.2, machine, 2.0)
-assert abs(bent - 1.2) < 0.2, bent
+# Without power the forearm hangs down, far from where it is sent.
+assert abs(bend(0.2, machine + 1) - 0.2) > 0.3, "moved by a command for another machine"
+bent = bend(0.2, machine, 2.0)
+assert abs(bent - 0.2) < 0.2, bent
 print("bent", round(bent, 2))
 """
 
