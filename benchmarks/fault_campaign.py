@@ -7,8 +7,8 @@
 The robots are simulated, everything between policy and motors is what a user runs: `motoric deploy`
 on sim_go2 (TCP); on go2 against `motoric simulate` (Unitree's DDS topics); on remote_go2 against
 `motoric serve`, through a UDP proxy that spoils the network. The verdict comes from the simulated
-robot's own record of what its motors did in every time step
-(`hardware/simulated/recording.py`), not from what the deployment says of itself: that only adds the exit code and the reason.
+robot's own record of what its motors did in every time step (`hardware/simulated/recording.py`),
+not from what the deployment says of itself: that only adds the exit code and the reason.
 """
 
 from __future__ import annotations
@@ -336,7 +336,8 @@ def child(pid: int) -> int:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"motoric.hardware.simulated.server" in (path.parent / "cmdline").read_bytes():
+            command = (path.parent / "cmdline").read_bytes()
+            if parent == pid and b"motoric.hardware.simulated.server" in command:
                 return int(path.parent.name)
     raise Failed("no simulator is running")
 

@@ -39,7 +39,7 @@ PIECE = 2**16  # rows of a data set looked at together
 def moments(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of observations [T, ...] over T, in float64; deviations of at least 1e-6
     of the largest, so that what hardly changes is not blown up."""
-    total = sum(_pieces(observations, lambda x: x.sum(0)))
+    total: Any = sum(_pieces(observations, lambda x: x.sum(0)))
     mean = total / len(observations)
     square = sum(_pieces(observations, lambda x: ((x - mean) ** 2).sum(0)))
     deviation = np.sqrt(square / len(observations))
@@ -58,6 +58,13 @@ class Cloned(nn.Module):
     :param action_space: a ``Box``
     :param hidden: sizes of the hidden layers
     """
+
+    mean: th.Tensor
+    deviation: th.Tensor
+    low: th.Tensor
+    high: th.Tensor
+    scale: th.Tensor
+    centre: th.Tensor
 
     def __init__(
         self, mean: np.ndarray, deviation: np.ndarray, action_space: spaces.Box, hidden: list[int]
