@@ -1,4 +1,4 @@
-"""docs/recorded_policy.md, from top to bottom: it is about time, so it is with the robots' tests."""
+"""docs/recorded_policy.md, from top to bottom; it is about time, so it is with the robots'."""
 
 from __future__ import annotations
 
