@@ -48,7 +48,7 @@ TASKS = {  # random actions are uniform in plus and minus this
     "go2_velocity": 0.3,
     "go2_velocity nominal": 0.3,  # without randomised physics, noise and pushes, as the limit is
 }
-OURS = {"HalfCheetah-v5": "half_cheetah", "Ant-v5": "ant"}  # of the same step for step
+OURS = {"HalfCheetah-v5": "half_cheetah", "Ant-v5": "ant"}  # the tasks that are these
 CONTENDERS = ("limit", "ours", "rollout", "async", "envpool")
 LABELS = {"ours": "ours", "envpool": "EnvPool"}
 MANY, PROCESSES, SECONDS = 256, 16, 0.5
@@ -58,9 +58,6 @@ Measure = Callable[[float], tuple[float, float]]
 # ---------------------------------------------------------------------------------------------
 # Contenders: functions of a duration that return steps/s, and the share of it spent in physics
 # ---------------------------------------------------------------------------------------------
-
-# their names as tasks
-OURS = {"HalfCheetah-v5": "half_cheetah", "Ant-v5": "ant", "Go2Velocity-v0": "go2_velocity"}
 
 
 def model_of(task: str):
@@ -150,9 +147,10 @@ def make_ours(task: str, num_envs: int, threads: int) -> Measure:
     import motoric.envs  # noqa: F401
 
     name, *nominal = task.split()
+    name = OURS.get(name, name)
     options: dict[str, Any] = {"randomise": False} if nominal else {}
     envs = gym.make_vec(
-        f"motoric/{OURS[name]}", num_envs=num_envs, vectorization_mode="vector_entry_point",
+        f"motoric/{name}", num_envs=num_envs, vectorization_mode="vector_entry_point",
         num_threads=threads, **options,
     )  # fmt: skip
     envs.reset(seed=0)
@@ -182,7 +180,7 @@ def make_async(task: str, num_envs: int, threads: int) -> Measure:
     name, *nominal = task.split()
     options: dict[str, Any] = {"randomise": False} if nominal else {}
     if task.startswith("go2"):
-        name = f"motoric.envs:motoric/{OURS[name]}"
+        name = f"motoric.envs:motoric/{name}"
     envs = gym.make_vec(name, num_envs=num_envs, vectorization_mode="async", **options)
     envs.reset(seed=0)
     actions = random_actions(task, num_envs, envs.action_space.shape[1])  # type: ignore[index]
