@@ -52,7 +52,7 @@ def written(folder: Path, text: str, name: str) -> str:
 
 def test_an_mjcf_says_all_but_speed(tmp_path):
     model = written(tmp_path, ARM, "arm.xml")
-    with pytest.raises(ValueError, match=r"velocity: .*arm\.xml does not say it of lift, flex; give"):
+    with pytest.raises(ValueError, match=r"velocity: .*arm\.xml does not say it of lift, flex"):
         spec_from_model("arm", model)
     spec = spec_from_model("arm", model, velocity={"lift": 3.0, "flex": 4.0})
     assert spec.joints == ("lift", "flex")
