@@ -154,7 +154,7 @@ class Limits:
         """The same for one robot's quantities as rows [5, J]; read-only."""
         low, high = self._bounds
         found = np.minimum(np.maximum(numbers, low), high)
-        found.flags.writeable = False
+        found.setflags(write=False)
         return found
 
     @functools.cached_property

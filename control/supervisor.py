@@ -35,6 +35,7 @@ from motoric.control.limits import Array, JointLimits, Limits, all_true
 
 _FIELDS = ("position", "velocity", "torque", "orientation", "angular_velocity")
 _shape_of = operator.attrgetter("shape")
+_values_of = {names: operator.attrgetter(*names) for names in (_FIELDS, QUANTITIES)}
 
 
 class Mode(StrEnum):
@@ -359,7 +360,7 @@ class Supervisor:
             self.fault("limits: a torque is not finite")
             return self._damped(self._damping(now, joints), self._sent.position)
         for array in (command.position, command.kp, command.kd, command.torque):
-            array.flags.writeable = False
+            array.setflags(write=False)
         self._damps = False
         return command
 
@@ -439,7 +440,8 @@ class Supervisor:
             numbers = values.reshape(len(QUANTITIES), -1)
             finite = np.isfinite(numbers)
             if all_true(finite):
-                return MotorCommand(*self._limits.clip_rows(numbers))
+                rows = self._limits.clip_rows(numbers)
+                return MotorCommand(rows[0], rows[1], rows[2], rows[3], rows[4])
             problem = f"not finite: {QUANTITIES[int(np.argmin(finite.all(axis=1)))]}"
         self.fault(f"{source}: {problem}")
         return None
@@ -469,12 +471,12 @@ class Supervisor:
     def _copy(self, names: tuple[str, ...], source: Any) -> tuple[Array, str | None]:
         """Numbers of a state or a command behind each other as float64, in our own memory, which
         nobody can write to; and what is wrong with their form, or None."""
-        values, shapes = [getattr(source, name) for name in names], self._shapes[names]
+        values, shapes = _values_of[names](source), self._shapes[names]
         copy = np.empty(self._sizes[names])
         try:  # all at once, where all are what they should be
             if tuple(map(_shape_of, values)) == shapes:
                 np.concatenate(values, out=copy, casting="no")
-                copy.flags.writeable = False
+                copy.setflags(write=False)
                 return copy, None
         except Exception:
             pass

@@ -53,6 +53,7 @@ class JointTargets(TermInterface):
         self, action: Array, measured: Measured, goal: Goal, memory: Memory
     ) -> tuple[MotorCommand, Memory]:
         low, high, scale = self._low, self._high, self._scale  # type: ignore[attr-defined]
+        action = np.asarray(action, np.float64)  # of one type, they are computed in a third
         action = np.minimum(np.maximum(action, low), high)
         target = self._stand + scale * action  # type: ignore[attr-defined]
         return self._held(target), memory | {"action": action}  # type: ignore[attr-defined]

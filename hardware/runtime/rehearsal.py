@@ -5,7 +5,6 @@ A processor that has slept for milliseconds takes several times as long for the 
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import numpy as np
@@ -58,7 +57,10 @@ class Rehearsal:
     def _later(self, state: RobotState) -> RobotState:
         """A state as the next one of its own time."""
         mine = self._state
-        self._state = dataclasses.replace(
-            state, time=mine.time + self.agent.period, sequence=mine.sequence + 1
-        )
+        self._state = RobotState(
+            mine.time + self.agent.period, mine.sequence + 1,
+            state.position, state.velocity, state.torque, state.orientation,
+            state.angular_velocity, state.base_velocity, state.base_height,
+            state.battery, state.temperature, state.sensors,
+        )  # fmt: skip
         return self._state
