@@ -35,7 +35,6 @@ from motoric.control.limits import Array, JointLimits, Limits, all_true
 
 _FIELDS = ("position", "velocity", "torque", "orientation", "angular_velocity")
 _shape_of = operator.attrgetter("shape")
-_values_of = {names: operator.attrgetter(*names) for names in (_FIELDS, QUANTITIES)}
 
 
 class Mode(StrEnum):
@@ -182,8 +181,8 @@ class Supervisor:
         self._lock = threading.RLock()  # held by all that changes the phase
         self._busy = False  # in `update` or `start`, which run code of others
         self._busy_since: float | None = None
-        self._shapes = {_FIELDS: (shape, shape, shape, (4,), (3,)), QUANTITIES: (shape,) * 5}
-        self._sizes = {_FIELDS: 3 * shape[0] + 7, QUANTITIES: 5 * shape[0]}
+        self._state_form = _Form(_FIELDS, (shape, shape, shape, (4,), (3,)))
+        self._wish_form = _Form(QUANTITIES, (shape,) * 5)
         self._busy_with = ""
         self._phase, self._reason = Mode.OFF, ""
         self._faults: list[str] = []  # since the last reset; without the lock, the first counts
@@ -356,7 +355,7 @@ class Supervisor:
         if self.mode in (Mode.FAULT, Mode.OFF):
             return self._damped(self._damping(now, joints), self._sent.position)
         command = self._limits.reach(_Seen(joints, base, {}), asked, Context(self._sent, dt))
-        if command.kp is not asked.kp and not np.isfinite(command.kp + command.kd).all():
+        if command.kp is not asked.kp and not all_true(np.isfinite(command.kp + command.kd)):
             self.fault("limits: a torque is not finite")
             return self._damped(self._damping(now, joints), self._sent.position)
         for array in (command.position, command.kp, command.kd, command.torque):
@@ -433,7 +432,7 @@ class Supervisor:
         """A command in our own memory, read-only, limited as far as it can be without a state;
         None, and a fault, where it is no command."""
         try:
-            values, problem = self._copy(QUANTITIES, wish)
+            values, problem = _copy(self._wish_form, wish)
         except Exception as error:
             problem = _named(error)
         if problem is None:
@@ -456,7 +455,7 @@ class Supervisor:
         if state is None:
             return None, None, None
         try:
-            values, problem = self._copy(_FIELDS, state)
+            values, problem = _copy(self._state_form, state)
             if problem is not None:
                 return f"state: {problem}", None, None
             sequence, time = operator.index(state.sequence), float(state.time)
@@ -467,30 +466,6 @@ class Supervisor:
         if sequence > self._sequence and time > self._state_time:
             self._sequence, self._state_time, self._fresh = sequence, time, now
         return None, joints, base
-
-    def _copy(self, names: tuple[str, ...], source: Any) -> tuple[Array, str | None]:
-        """Numbers of a state or a command behind each other as float64, in our own memory, which
-        nobody can write to; and what is wrong with their form, or None."""
-        values, shapes = _values_of[names](source), self._shapes[names]
-        copy = np.empty(self._sizes[names])
-        try:  # all at once, where all are what they should be
-            if tuple(map(_shape_of, values)) == shapes:
-                np.concatenate(values, out=copy, casting="no")
-                copy.setflags(write=False)
-                return copy, None
-        except Exception:
-            pass
-        end = 0
-        for name, value, shape in zip(names, values, shapes, strict=True):
-            value = np.asarray(value)
-            if value.shape != shape:
-                return copy, f"{name} has shape {value.shape}, expected {shape}"
-            if value.dtype.kind not in "fiu":
-                return copy, f"{name} holds {value.dtype}, expected numbers"
-            end += len(value)
-            copy[end - len(value) : end] = value
-        copy.flags.writeable = False
-        return copy, None
 
     def _damping(self, now: float, joints: Array | None) -> Array:
         """kd of the damped state: within the torque limit at the measured speed, and up to full
@@ -561,6 +536,41 @@ class Supervisor:
         """The safe command: no stiffness. Nobody can write to its arrays."""
         kd.setflags(write=False)
         return MotorCommand(position, self._zero, self._zero, kd, self._zero)
+
+
+class _Form:
+    """What arrays of a state or a command are read, behind each other: names and shapes."""
+
+    __slots__ = ("names", "shapes", "size", "values_of")
+
+    def __init__(self, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> None:
+        self.names, self.shapes, self.size = names, shapes, sum(n for (n,) in shapes)
+        self.values_of = operator.attrgetter(*names)
+
+
+def _copy(form: _Form, source: Any) -> tuple[Array, str | None]:
+    """Numbers of a state or a command behind each other as float64, in our own memory, which
+    nobody can write to; and what is wrong with their form, or None."""
+    values = form.values_of(source)
+    copy = np.empty(form.size)
+    try:  # all at once, where all are what they should be
+        if tuple(map(_shape_of, values)) == form.shapes:
+            np.concatenate(values, out=copy, casting="no")
+            copy.setflags(write=False)
+            return copy, None
+    except Exception:
+        pass
+    end = 0
+    for name, value, shape in zip(form.names, values, form.shapes, strict=True):
+        value = np.asarray(value)
+        if value.shape != shape:
+            return copy, f"{name} has shape {value.shape}, expected {shape}"
+        if value.dtype.kind not in "fiu":
+            return copy, f"{name} holds {value.dtype}, expected numbers"
+        end += len(value)
+        copy[end - len(value) : end] = value
+    copy.flags.writeable = False
+    return copy, None
 
 
 def _smooth(share: float) -> float:
