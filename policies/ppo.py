@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch as th
@@ -296,7 +296,8 @@ class MirrorPPO(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
-            policy, env, learning_rate, n_steps, gamma, gae_lambda, ent_coef, 1.0, max_grad_norm,
+            cast(Any, policy), env, learning_rate, n_steps, gamma, gae_lambda, ent_coef, 1.0,
+            max_grad_norm,
             use_sde=False, sde_sample_freq=-1, stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log, policy_kwargs=policy_kwargs, verbose=verbose,
             seed=seed, device=device, _init_setup_model=False,
@@ -317,25 +318,31 @@ class MirrorPPO(OnPolicyAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
 
+    @property
+    def networks(self) -> MirrorPolicy:
+        """The policy, as what it is."""
+        return cast(MirrorPolicy, self.policy)
+
     # ---- experience
 
     def collect_rollouts(  # type: ignore[override]
         self, env: Any, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
     ) -> bool:
         """Act for T steps; False where the callback ends the training."""
-        assert self._last_obs is not None
-        steps, n = n_rollout_steps, env.num_envs
-        self.obs = np.zeros((steps + 1, n, *self.observation_space.shape), np.float32)
-        self.actions = np.zeros((steps, n, *self.action_space.shape), np.float32)
+        steps, n, acts = n_rollout_steps, env.num_envs, cast(spaces.Box, self.action_space)
+        last: Any = self._last_obs
+        self.obs = np.zeros((steps + 1, *last.shape), np.float32)
+        self.actions = np.zeros((steps, n, *acts.shape), np.float32)
         self.rewards, self.dones = np.zeros((steps, n), np.float32), np.zeros((steps, n), bool)
         cut: list[tuple[int, int, NDArray]] = []  # step, environment, last observation
-        low, high = self.action_space.low, self.action_space.high
         callback.on_rollout_start()
         for t in range(steps):
-            self.obs[t] = self._last_obs
+            self.obs[t] = last
             with th.no_grad():
-                self.actions[t] = self.policy(self._tensor(self.obs[t])).cpu().numpy()
-            new_obs, self.rewards[t], dones, infos = env.step(np.clip(self.actions[t], low, high))
+                self.actions[t] = self.networks(self._tensor(self.obs[t])).cpu().numpy()
+            last, self.rewards[t], dones, infos = env.step(
+                np.clip(self.actions[t], acts.low, acts.high)
+            )
             self.dones[t] = dones
             self.num_timesteps += n
             callback.update_locals(locals())
@@ -348,13 +355,13 @@ class MirrorPPO(OnPolicyAlgorithm):
                     for i in np.flatnonzero(dones)
                     if infos[i].get("TimeLimit.truncated", False)
                 ]
-            self._last_obs, self._last_episode_starts = new_obs, dones
-        self.obs[steps] = self._last_obs
+            self._last_obs, self._last_episode_starts = last, dones
+        self.obs[steps] = last
         if cut:
             where = tuple(np.array([(t, i) for t, i, _ in cut]).T)
-            last = self._tensor(np.stack([obs for _, _, obs in cut]).astype(np.float32))
+            ends = self._tensor(np.stack([obs for _, _, obs in cut]).astype(np.float32))
             with th.no_grad():
-                value = self.policy.predict_values(last)[:, 0].cpu().numpy()
+                value = self.networks.predict_values(ends)[:, 0].cpu().numpy()
             self.rewards[where] += self.gamma * value
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -367,7 +374,7 @@ class MirrorPPO(OnPolicyAlgorithm):
 
     def train(self) -> None:
         """Update actor and critic with the last rollout."""
-        policy, steps = self.policy, len(self.rewards)
+        policy, steps = self.networks, len(self.rewards)
         with th.no_grad():
             s = policy.samples(self._tensor(self.obs.reshape(-1, self.obs.shape[-1])))
             value = policy.critic(s.x).view(steps + 1, -1).cpu().numpy()
@@ -413,7 +420,7 @@ class MirrorPPO(OnPolicyAlgorithm):
         advantage: th.Tensor,
         batches: list[th.Tensor],
     ) -> dict[str, float]:
-        policy, parameters = self.policy, self.policy.actor_parameters()
+        policy, parameters = self.networks, self.networks.actor_parameters()
         total_loss = total_kl = 0.0
         for batch in batches:
             part = Samples(*(item[batch] for item in s))
@@ -435,7 +442,7 @@ class MirrorPPO(OnPolicyAlgorithm):
         return {"policy_gradient_loss": total_loss / n, "approx_kl": total_kl / n}
 
     def _fit_critic(self, s: Samples, returns: th.Tensor, batches: list[th.Tensor]) -> float:
-        policy, parameters = self.policy, list(self.policy.critic.parameters())
+        policy, parameters = self.networks, list(self.networks.critic.parameters())
         total = 0.0
         for batch in batches:
             loss = nn.functional.mse_loss(policy.critic(s.x[batch])[:, 0], returns[batch])
