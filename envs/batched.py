@@ -122,7 +122,7 @@ class BatchedEnv:
         self.sim = task.simulation(engine, self.num_envs, num_threads)
         self._interface = interface = task.interface
         self.observation_space = observation_space(interface)
-        self.action_space = spaces.Box(
+        self.action_space: spaces.Space = spaces.Box(
             interface.action_low.astype(np.float32), interface.action_high.astype(np.float32)
         )
         self._limits = limits_of(interface)
@@ -204,7 +204,7 @@ class BatchedEnv:
 
     def _measure(self) -> Measured:
         measured = self.sim.measure()
-        measured.time = self.steps * self.control_dt
+        measured.time = np.multiply(self.steps, self.control_dt)
         return measured
 
     def _observe(self, ids: Any) -> Observation:
@@ -314,7 +314,8 @@ class BatchedEnv:
             sensors={k[8:]: v.copy() for k, v in saved.items() if k.startswith("sensors/")},
         )
         if self._limits is not None:
-            self.command = MotorCommand(*(saved[f"command/{q}"].copy() for q in QUANTITIES))
+            quantities: list[Any] = [saved[f"command/{q}"].copy() for q in QUANTITIES]
+            self.command = MotorCommand(*quantities)
         for kind in ("goal", "memory", "episode"):
             values = {k: v.copy() for k, v in saved.items() if k.startswith(f"{kind}/")}
             setattr(self, kind, {k.partition("/")[2]: v for k, v in values.items()})

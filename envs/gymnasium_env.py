@@ -103,13 +103,13 @@ class GymnasiumEnvs:
         return observation
 
     def step(self, action: NDArray) -> tuple[Observed, Array, NDArray, NDArray, Info]:
-        action, count = self._actions(action), self.num_envs
+        actions, count = self._actions(action), self.num_envs
         self._stepped = True
         reward, terminated = np.zeros(count), np.zeros(count, bool)
         truncated, success = np.zeros(count, bool), np.full(count, np.nan)
         final = []
         for i, env in enumerate(self.envs):
-            observation, paid, over, late, info = env.step(action[i])
+            observation, paid, over, late, info = env.step(actions[i])
             self._steps[i] += 1
             self._check(observation, "observation", i)
             self._check(paid, "reward", i)

@@ -38,7 +38,7 @@ def uniform(
     key = _mix(key + _GOLDEN * counter.astype(np.uint64))
     bits = _mix(key[:, None] + golden[:size])
     bits >>= np.uint64(11)
-    return bits * 2.0**-53
+    return bits * np.float64(2.0**-53)
 
 
 @cache
@@ -47,7 +47,10 @@ def _multiples(count: int) -> NDArray[np.uint64]:
     return np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
 
 
-def spread(low: float, high: float, draw: NDArray[np.float64]) -> NDArray[np.float64]:
+Bound = float | NDArray[np.float64]
+
+
+def spread(low: Bound, high: Bound, draw: NDArray[np.float64]) -> NDArray[np.float64]:
     """Uniform draws in [0, 1) moved to [low, high)."""
     return low + (high - low) * draw
 
@@ -93,6 +96,8 @@ class Draws:
         size: int,
     ) -> NDArray[np.float64]:
         """The draws [M, size] of rows `ids`, whose seeds and counters [M] are given."""
+        if not size:
+            return np.empty((len(seeds), 0))
         drawn = uniform(seeds, counter, size, STREAMS[stream])
         if stream in self._set:
             values = self._set[stream][ids, :size]

@@ -138,4 +138,5 @@ class Scene:
         """MuJoCo's, compiled; the motors hold joint targets at each robot's own gains."""
         from motoric.envs.compose import compose
 
-        return compose(self)
+        scene: Any = self  # type checkers know this module by two names
+        return compose(scene)

@@ -97,8 +97,8 @@ class MujocoSimulation:
             if len(mine):
                 self._begin(part, worlds[mine], mine, start, physics)
         self.latency[ids], self.strength[ids] = physics.latency, physics.strength
-        own = (np.broadcast_to(row, start.position.shape) for row in (self._kp, self._kd, 0.0))
-        self._set_laws(ids, _law(*own, physics.strength))
+        kp, kd, none = (np.broadcast_to(x, start.position.shape) for x in (self._kp, self._kd, 0.0))
+        self._set_laws(ids, _law(kp, kd, none, physics.strength))
         self._foreign[ids] = False
         limit = self.robot.limits.torque * physics.strength[:, None]
         self._ranges[worlds, which, :, 0], self._ranges[worlds, which, :, 1] = -limit, limit
@@ -241,7 +241,8 @@ class MujocoSimulation:
         for source, name in part.sensors:
             sensors[name] = self._named[source].copy()
         for camera in self._cameras:
-            sensors[camera.name] = self.render(part.prefix + camera.name, *camera.shape[:2])
+            height, width, _ = camera.shape
+            sensors[camera.name] = self.render(part.prefix + camera.name, height, width)
         for name in self._objects:
             body = self.model.body(name).id
             sensors[name] = np.concatenate([self._xpos[:, body], self._xquat[:, body]], axis=1)

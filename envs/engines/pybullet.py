@@ -8,6 +8,7 @@ of `INNER` smaller ones, the motors' torque renewed in each.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from motoric.control.command import QUANTITIES, MotorCommand, hold
@@ -165,7 +166,8 @@ class PyBulletSimulation:
         """Continue exactly where `save_state` was called."""
         for name, value in self._saved_arrays().items():
             value[...] = saved[name]
-        self.command = MotorCommand(*(saved[f"command_{q}"].copy() for q in QUANTITIES))
+        quantities: list[Any] = [saved[f"command_{q}"].copy() for q in QUANTITIES]
+        self.command = MotorCommand(*quantities)
         for i, world in enumerate(self.worlds):
             self._set_physics(i)
             world.load(self._state[i])

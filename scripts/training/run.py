@@ -67,14 +67,14 @@ class Diverged(Exception):
 class Training:
     """A configuration, and what learns as it says.
 
-    batch: what it learns in, None without environments
+    batch: what it learns in, a `Watched`, which is a `Batch` too; None without environments
     environment: what a bundle says of it (fields of `BundleSpec`)
     origin: what a bundle says of the training
     """
 
     settings: Train
     learner: Learner
-    batch: Watched | None
+    batch: Any
     environment: dict[str, Any]
     origin: dict[str, Any]
 
@@ -85,7 +85,7 @@ def build(settings: Train) -> Training:
     origin = {"algorithm": settings.policy.name, "seed": settings.seed}
     try:
         data = None if settings.dataset.path is None else Transitions.open(settings.dataset.path)
-        batch = None
+        batch: Any = None
         if env.id is not None:
             options = env.options | env.training
             batch = Watched(
