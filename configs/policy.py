@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from motoric.configs import policies
-from motoric.configs.schema import COUNT, FACTOR, NOT_NEGATIVE, SHARE, Range, doc
+from motoric.configs.schema import COUNT, FACTOR, NOT_NEGATIVE, POSITIVE, SHARE, Range, doc
 from motoric.hardware.registry import Table
 from omegaconf import MISSING
 
@@ -41,12 +41,36 @@ class ActorCritic(Policy):
 
 
 @dataclass
-class OffPolicy(ActorCritic):
+class Clipped(ActorCritic):
+    """What proximal policy optimisation and its kin share."""
+
+    net_arch: list[int] = doc([64, 64], "hidden layers of actor and critic", COUNT)
+    batch_size: int = doc(64, "transitions per gradient step", Range(least=2))
+    learning_rate: float = doc(3e-4, "Adam's step size at the start", POSITIVE)
+    learning_rate_end: float | None = doc(
+        None, "step size at the end, linearly; null: constant", NOT_NEGATIVE
+    )
+    n_steps: int | None = doc(
+        None,
+        "steps of each environment between updates; null: 2048 of all together, at least 16 each",
+        Range(least=2),
+    )
+    n_epochs: int = doc(10, "passes over each batch of experience", COUNT)
+    gae_lambda: float = doc(0.95, "of the advantage estimate", SHARE)
+    clip_range: float = doc(0.2, "of the probability ratio", POSITIVE)
+    ent_coef: float = doc(0.0, "entropy bonus", NOT_NEGATIVE)
+    vf_coef: float = doc(0.5, "weight of the value loss", NOT_NEGATIVE)
+    max_grad_norm: float = doc(0.5, "gradient clipping", POSITIVE)
+    log_std_init: float = doc(0.0, "initial log deviation of actions")
+    activation: str = doc("tanh", "tanh, relu, elu or gelu", ("tanh", "relu", "elu", "gelu"))
+
+
+@dataclass
+class Replayed(ActorCritic):
     """What algorithms with a replay buffer share."""
 
     buffer_size: int = doc(1_000_000, "transitions kept", COUNT)
     learning_starts: int = doc(10_000, "environment steps before the first update", NOT_NEGATIVE)
-    tau: float = doc(0.005, "Polyak factor of the target networks", FACTOR)
     train_freq: int = doc(
         1, "environment steps, of all environments together, per update call", COUNT
     )
@@ -59,6 +83,13 @@ class OffPolicy(ActorCritic):
         "transitions in the memory of the 'host' or of the learning 'device'; 'auto': of a GPU",
         ("auto", "host", "device"),
     )
+
+
+@dataclass
+class OffPolicy(Replayed):
+    """And those with target networks besides."""
+
+    tau: float = doc(0.005, "Polyak factor of the target networks", FACTOR)
 
 
 POLICIES = Table(

@@ -1,4 +1,4 @@
-"""stable-baselines3's algorithms as learners: its own, ours on its contract, and sb3-contrib's.
+"""stable-baselines3's algorithms as learners: its own, and ours on its contract.
 
 `Baseline` asks an algorithm only for what `BaseAlgorithm` and `BasePolicy` have: `learn`,
 `predict`, `_predict`, `_get_torch_save_params`. Below are the functions that turn a configuration
@@ -111,10 +111,13 @@ class Baseline(Learner):
         return {name: part for name, part in parts.items() if part is not None}
 
     def _attributes(self) -> dict[str, Any]:
-        """The algorithm's own, without what is saved in other ways or not at all."""
+        """The algorithm's own, without what is saved in other ways or not at all.
+
+        What a subclass excludes to make its files small is needed to go on exactly.
+        """
         names, variables = self.model._get_torch_save_params()
-        left = {*self.model._excluded_save_params(), *(n.partition(".")[0] for n in names)}
-        left |= set(variables)
+        left = {*BaseAlgorithm._excluded_save_params(self.model), *variables}
+        left |= {name.partition(".")[0] for name in names}
         return {k: v for k, v in vars(self.model).items() if k not in left}
 
     def state(self) -> State:
@@ -441,16 +444,7 @@ FOR_ALL = ("name", "net_arch", "normalize_observation", "normalize_reward")
 
 def ppo(config: Any, env: VecEnv | None, data: Any, seed: int, device: str) -> Baseline:
     env = stepped(config, env, data)
-    values = hyperparameters(config)
-    start, end = values["learning_rate"], values.pop("learning_rate_end")
-    if end is not None:
-        values["learning_rate"] = lambda remaining: end + (start - end) * remaining
-    values["n_steps"] = rollout_steps(config.n_steps, env.num_envs)
-    values["batch_size"] = min(config.batch_size, values["n_steps"] * env.num_envs)
-    network = {
-        "activation_fn": ACTIVATIONS[values.pop("activation")],
-        "log_std_init": values.pop("log_std_init"),
-    }
+    values, network = on_policy(config, env)
     return Baseline(make(PPO, config, env, seed, device, values, network))
 
 
@@ -529,6 +523,21 @@ def make(
 def is_picture(space: spaces.Space) -> bool:
     """Whether an observation is an image that convolutions can work on: 36 pixels or more."""
     return is_image_space(space) and sorted(space.shape or ())[1] >= 36
+
+
+def on_policy(config: Any, env: VecEnv) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of PPO and its kin, and of their policies."""
+    values = hyperparameters(config)
+    start, end = values["learning_rate"], values.pop("learning_rate_end")
+    if end is not None:
+        values["learning_rate"] = lambda remaining: end + (start - end) * remaining
+    values["n_steps"] = rollout_steps(config.n_steps, env.num_envs)
+    values["batch_size"] = min(config.batch_size, values["n_steps"] * env.num_envs)
+    network = {
+        "activation_fn": ACTIVATIONS[values.pop("activation")],
+        "log_std_init": values.pop("log_std_init"),
+    }
+    return values, network
 
 
 def rollout_steps(n_steps: int | None, num_envs: int) -> int:
