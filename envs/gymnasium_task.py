@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,7 +60,7 @@ class Motors(Interface):
     def command(
         self, action: Array, measured: Measured, goal: Goal, memory: Memory
     ) -> tuple[MotorCommand, Memory]:
-        none = np.broadcast_to(0.0, action.shape)
+        none = absent(0.0, *action.shape)
         return MotorCommand(none, none, none, none, action), memory
 
 
@@ -124,13 +124,18 @@ class GymnasiumTask(Task):
 def measured_of(qpos: Array, qvel: Array, x: Array, contact: Array) -> Measured:
     """Copies of what these tasks read."""
     rows = len(qpos)
-    nothing = np.broadcast_to(np.nan, (rows, 3))
+    vector = absent(np.nan, rows, 3)
     return Measured(
-        time=x, position=qpos.copy(), velocity=qvel.copy(), torque=nothing[:, :0],
-        orientation=np.broadcast_to(np.nan, (rows, 4)), angular_velocity=nothing,
-        base_position=nothing, base_velocity=nothing,
-        sensors={"x": x.copy(), "contact": contact.copy()},
+        time=x, position=qpos.copy(), velocity=qvel.copy(), torque=absent(np.nan, rows, 0),
+        orientation=absent(np.nan, rows, 4), angular_velocity=vector, base_position=vector,
+        base_velocity=vector, sensors={"x": x.copy(), "contact": contact.copy()},
     )  # fmt: skip
+
+
+@cache
+def absent(value: float, *shape: int) -> Array:
+    """One number in memory for a whole array, read-only."""
+    return np.broadcast_to(value, shape)
 
 
 class PlainSimulation:
