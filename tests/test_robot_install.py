@@ -85,7 +85,7 @@ def test_a_bundle_is_deployed_from_there(computer, bundle_folder, tmp_path):
         done = computer.run(
             "motoric", "deploy", str(bundle_folder), "robot=remote_go2",
             f"robot.options.port={port}", f"robot.options.key_file={key}", "duration=1.5",
-            "command=[0,0,0]",
+            "goal=[0,0,0]",
         )  # fmt: skip
     finally:
         server.terminate()
@@ -126,3 +126,15 @@ def test_help_and_list(computer):
     assert "remote_go2" in computer.run("motoric", "list").stdout
     assert computer.run("motoric", "deploy", "--help").returncode == 0
     assert computer.run("motoric", "--version").stdout.startswith("motoric 0.")
+
+
+@pytest.mark.slow
+def test_from_python(computer, bundle_folder):
+    code = (
+        "import sys, motoric, numpy as np\n"
+        "policy = motoric.load(sys.argv[1])\n"
+        "size = policy.spec.observations[0].shape\n"
+        "print(policy.act(np.zeros((1, *size), np.float32)).shape, 'torch' in sys.modules)\n"
+    )
+    done = computer.run("python", "-c", code, str(bundle_folder))
+    assert done.stdout == "(1, 12) False\n", done.stderr
