@@ -79,8 +79,8 @@ def spec_from_model(
         if lacking:
             raise ValueError(
                 f"{key}: {model} does not say it of {', '.join(lacking[:4])}"
-                f"{' and others' if len(lacking) > 4 else ''}; give robot.options.{key}=NUMBER, or "
-                f"{{{lacking[0]}: NUMBER, ...}} ({'N m' if key == 'torque' else 'rad/s'})"
+                f"{' and others' if len(lacking) > 4 else ''}; give +robot.options.{key}=NUMBER, "
+                f"or {{{lacking[0]}: NUMBER, ...}} ({'N m' if key == 'torque' else 'rad/s'})"
             )
     middle = np.where((lower <= 0) & (upper >= 0), 0.0, 0.5 * (lower + upper))
     standing = numbers("stand", stand, middle)
