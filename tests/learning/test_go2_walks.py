@@ -42,6 +42,7 @@ def test_it_follows_soon_and_what_training_leaves_out_of_the_model_does_not_matt
     assert error < 0.3
     assert evaluation.run(bundle, {}, 20, evaluation.TEST).returns.mean() > 95
     assert settings.env.training["shortcuts"]
+    assert bundle.spec.training["options"] == {}  # what evaluation and viewers take from it
     short = evaluation.run(bundle, settings.env.training, 20, evaluation.TEST, goal, 10.0)
     assert np.mean(short.metrics["velocity_error"]) == pytest.approx(error, abs=0.05)
     assert np.mean(short.metrics["power"]) == pytest.approx(
