@@ -91,7 +91,8 @@ class Simulation(Protocol):
         """Add to the bases' velocity in the world, m/s, [N, 3]."""
 
     def wrench(self, body: str, wrench: Array) -> None:
-        """Force N and torque N m in the world on a body of every row, [N, 6], until set anew."""
+        """Force N and torque N m in the world on a body of every row, [N, 6], until set anew; a row
+        that begins again is free of it. Raises ValueError for a body that it can't act on."""
 
     def save_state(self) -> dict[str, NDArray]:
         """Everything the next step depends on."""

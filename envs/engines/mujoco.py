@@ -155,9 +155,12 @@ class MujocoSimulation:
 
     def wrench(self, body: str, wrench: Array) -> None:
         """Force N and torque N m in the world on a body of every row's robot, [N, 6], until set
-        anew."""
+        anew; a row that begins again is free of it."""
         for number, placed in enumerate(self.scene.robots):
-            index = self.model.body(placed.prefix + body).id
+            name = placed.prefix + body
+            index = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, name)
+            if index < 0:
+                raise ValueError(f"wrench: {placed.robot.name} has no body {body!r}")
             self._wrench[:, index] = wrench[number :: self.agents]
 
     def step(self, command: MotorCommand, substeps: int) -> None:

@@ -91,7 +91,8 @@ class PyBulletSimulation:
             self._note(int(i))
 
     def wrench(self, body: str, wrench: Array) -> None:
-        """Force N and torque N m in the world on the base, [N, 6], until set anew."""
+        """Force N and torque N m in the world on the base, [N, 6], until set anew; a row
+        that begins again is free of it."""
         base = self.model.body(int(self.model.jnt_bodyid[0])).name
         if body != base:
             raise ValueError(f"wrench: {body!r}, PyBullet's robots take it on their {base} only")

@@ -146,6 +146,28 @@ def test_physics_and_pushes_reach_the_robot(engine):
     )
 
 
+@engines
+def test_a_wrench_acts_until_a_row_begins_again_and_is_saved(engine):
+    env, other = nominal(engine, 2), nominal(engine, 2)
+    half = 0.5 * 9.81 * weight(env)[0]
+    env.sim.wrench("base", np.tile([0, 0, half, 0, 0, 0], (2, 1)))
+    stand = held(np.tile(GO2.stand, (2, 1)))
+    env.sim.step(stand, 200)
+    other.sim.load_state(env.sim.save_state())
+    for sim in (env.sim, other.sim):
+        sim.step(stand, 50)
+    a, b = env.sim.measure(), other.sim.measure()
+    np.testing.assert_array_equal(a.position, b.position)
+    np.testing.assert_allclose(a.sensors["foot_force"].sum(1), half, rtol=0.05)
+    start, physics = env.task.reset(np.full((1, 64), 0.5))[0], env.task.physics(np.zeros((1, 8)))
+    env.sim.reset(np.array([0]), start, physics)
+    env.sim.step(stand, 300)
+    force = env.sim.measure().sensors["foot_force"].sum(1)
+    np.testing.assert_allclose(force, [2 * half, half], rtol=0.05)
+    with pytest.raises(ValueError, match=r"wrench: .*'wing'"):
+        env.sim.wrench("wing", np.zeros((2, 6)))
+
+
 def test_engines_agree_while_nothing_touches():
     """A second in the air under the same targets: the same joints, within their steps' error."""
     paths = {}
