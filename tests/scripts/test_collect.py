@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 import torch
 from motoric.envs.registry import make_batch
-from motoric.hardware.runtime.bundle import Bundle
+from motoric.hardware.runtime.bundle import (
+    Bundle,
+    BundleSpec,
+    Input,
+    Network,
+    Tensor,
+    write_bundle,
+)
 from motoric.hardware.runtime.policy import Policy
 from motoric.hardware.specs.go2 import GO2
 from motoric.policies.data.transitions import Transitions
 from motoric.scripts import cli
 from motoric.scripts.training import checkpoint, evaluation
 from motoric.scripts.training.run_folder import read_metrics
+from onnx import TensorProto, helper, numpy_helper
 
 
 def go(*words: object) -> None:
@@ -47,6 +55,9 @@ def test_what_is_recorded_are_the_steps_of_episodes(recorded):
         seen, then = data.observations[episode], data.next_observations[episode]
         np.testing.assert_array_equal(seen[1:], then[:-1])
         assert not (seen[1:] == seen[:-1]).all()
+    firsts = data.observations[data.starts]
+    for last in data.next_observations[data.truncated]:
+        assert not (firsts == last).all(1).any(), "of the next episode"
     environment = data.about["environment"]
     assert environment["task"] == "go2_velocity"
     assert environment["robot"] == "go2"
@@ -197,3 +208,33 @@ def test_rows_of_a_set_are_copies(monkeypatch):
     row = collect._row(seen, 0)
     seen[:] = 0
     assert row.any()
+
+
+def test_what_a_policy_remembers_ends_with_an_episode(tmp_path):
+    """A policy that counts its steps, as its action."""
+    names = {"observation": [3], "count": [1]}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["count", "one"], ["next"]),
+            helper.make_node("Mul", ["next", "small"], ["action"]),
+        ],
+        "policy",
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["N", *v]) for k, v in names.items()],
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["N", 1]) for k in ("next", "action")],
+        [
+            numpy_helper.from_array(np.ones(1, np.float32), "one"),
+            numpy_helper.from_array(np.full(1, 1e-3, np.float32), "small"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    inputs = (Input("observation", (3,)), Input("count", (1,), "float32", "memory", "next"))
+    outputs = (Tensor("next", (1,)), Tensor("action", (1,)))
+    network = Network("policy", "policy.onnx", inputs, outputs)
+    spec = BundleSpec("Pendulum-v1", (network,), Tensor("action", (1,)))
+    write_bundle(tmp_path / "bundle", {"policy.onnx": model.SerializeToString()}, spec)
+    go("data", "record", f"run={tmp_path / 'bundle'}", f"out={tmp_path / 'set'}", "episodes=4",
+       "num_envs=2")  # fmt: skip
+    data = Transitions.open(tmp_path / "set")
+    for episode in data.episodes():
+        actions = np.ravel(data.actions[episode])
+        np.testing.assert_allclose(actions, 1e-3 * np.arange(1, 201), rtol=1e-4)
