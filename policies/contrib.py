@@ -53,7 +53,7 @@ class Recurrent(Baseline):
     """A policy with an LSTM: what it remembers goes in and out of its network."""
 
     def _memory(self) -> tuple[Tensor, Tensor]:
-        lstm = self.model.policy.lstm_actor  # type: ignore[attr-defined]
+        lstm: Any = self.model.policy.lstm_actor  # type: ignore[attr-defined]
         shape = (lstm.num_layers, lstm.hidden_size)
         return Tensor("next_hidden", shape), Tensor("next_cell", shape)
 
