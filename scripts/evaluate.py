@@ -90,7 +90,7 @@ def table(bundle: Bundle, episodes: evaluation.Episodes, say: Callable[[str], No
     where = "" if episodes.engine is None else f", in {episodes.engine}"
     say(
         f"{bundle.spec.task}, {training.get('algorithm')} after "
-        f"{training.get('steps', 0):,} steps{where}"
+        f"{training.get('steps', 0):,} {training.get('unit', 'steps').split()[-1]}{where}"
     )
     for name, value in rows(episodes).items():
         say(f"  {name:<15} {value}")
