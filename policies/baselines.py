@@ -111,12 +111,9 @@ class Baseline(Learner):
         return {name: part for name, part in parts.items() if part is not None}
 
     def _attributes(self) -> dict[str, Any]:
-        """The algorithm's own, without what is saved in other ways or not at all.
-
-        What a subclass excludes to make its files small is needed to go on exactly.
-        """
+        """The algorithm's own, without what is saved in other ways or, as it says, not at all."""
         names, variables = self.model._get_torch_save_params()
-        left = {*BaseAlgorithm._excluded_save_params(self.model), *variables}
+        left = {*self.model._excluded_save_params(), *variables}
         left |= {name.partition(".")[0] for name in names}
         return {k: v for k, v in vars(self.model).items() if k not in left}
 

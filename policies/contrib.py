@@ -57,6 +57,10 @@ class Recurrent(Baseline):
         shape = (lstm.num_layers, lstm.hidden_size)
         return Tensor("next_hidden", shape), Tensor("next_cell", shape)
 
+    def _attributes(self) -> dict[str, Any]:
+        states = self.model._last_lstm_states  # type: ignore[attr-defined]
+        return super()._attributes() | {"_last_lstm_states": states}  # episodes are running
+
     def exported(self) -> Exported:
         exported, memory = super().exported(), self._memory()
         (network,) = exported.networks
