@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import dataclasses
 import re
 import signal
 import subprocess
@@ -133,14 +134,15 @@ def test_the_spec_needs_no_port():
     robot = make_robot("dynamixel", **options())
     assert robot.spec.name == "x_arm6"
     assert robot.spec.joints[:2] == ("shoulder_pan", "shoulder_lift")
-    assert robot.spec.model is None
+    assert robot.spec.model == "x_arm6.xml"
     limits = robot.spec.limits
     for joint, torque in zip(robot.joints, limits.torque, strict=True):
         assert torque <= 0.5 * joint.model.stall_torque
     from motoric.hardware.models import load_model
 
+    assert load_model(robot.spec).nu == 6
     with pytest.raises(ValueError, match="x_arm6: has no model"):
-        load_model(robot.spec)
+        load_model(dataclasses.replace(robot.spec, model=None))
 
 
 TARGET = np.array([0.4, -0.3, 0.5, -0.5, 0.8, 0.6])

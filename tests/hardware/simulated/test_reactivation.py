@@ -37,12 +37,13 @@ def stiff(position=GO2.stand) -> MotorCommand:
     return MotorCommand(position, ZERO, GO2.kp, GO2.kd, ZERO, time.monotonic())
 
 
-def hold(robot, seconds, seen=lambda state: None):
-    """Command the stand for some time; returns the last state."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def hold(robot, seconds, seen=lambda state: None, rise=1.0):
+    """Command the stand for some time, after rising to it; returns the last state."""
+    began = time.monotonic()
+    while (since := time.monotonic() - began) < rise + seconds:
         seen(robot.read())
-        robot.write(stiff())
+        share = min(since / rise, 1.0) if rise else 1.0
+        robot.write(stiff(GO2.rest + share * (GO2.stand - GO2.rest)))
         time.sleep(0.01)
     return robot.read()
 
@@ -98,7 +99,7 @@ def test_a_late_command_finds_the_simulated_robot_damped():
             heights.append(state.base_height)
             robot._damped = False  # a client that does not listen
 
-        hold(robot, 1.0, look)
+        hold(robot, 1.0, look, rise=0.0)
         assert max(torques) < QUIET, "damping and nothing else"
         assert heights[-1] < 0.15
         robot.activate()

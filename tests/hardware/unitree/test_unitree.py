@@ -474,7 +474,7 @@ def test_what_is_not_a_number_is_not_sent(simulated, go2):
         ({"torque": np.full(12, 300.0)},
          "torque 300.000 of FL_hip_joint is not allowed, expected -23.700 to 23.700"),
         ({"kp": np.full(12, -500.0)},
-         "kp -500.000 of FL_hip_joint is not allowed, expected 0.000 to 35.000"),
+         "kp -500.000 of FL_hip_joint is not allowed, expected 0.000 to 40.000"),
         ({"kd": np.eye(12)[5] * -0.1}, "kd -0.100 of FR_calf_joint is not allowed"),
         ({"kp": np.full(12, np.inf)}, "kp inf of FL_hip_joint is not finite"),
     ],
