@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
-import dataclasses
 import re
 import signal
 import subprocess
