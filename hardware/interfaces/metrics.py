@@ -18,12 +18,13 @@ LOW = 0.15  # m; so does a base lower than this
 
 def velocity_error(measured: Measured, goal: Goal, dt: float) -> Array:
     """|v - v*| in the plane, m/s, [N]."""
-    return np.linalg.norm(measured.base_velocity[:, :2] - goal["velocity"][:, :2], axis=1)
+    x, y, _ = (measured.base_velocity - goal["velocity"]).T
+    return np.hypot(x, y)
 
 
 def speed(measured: Measured, goal: Goal, dt: float) -> Array:
     """In the plane, m/s, [N]."""
-    return np.linalg.norm(measured.base_velocity[:, :2], axis=1)
+    return np.hypot(measured.base_velocity[:, 0], measured.base_velocity[:, 1])
 
 
 def forward(measured: Measured, goal: Goal, dt: float) -> Array:
