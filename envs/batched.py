@@ -248,9 +248,11 @@ class BatchedEnv:
         command, self.memory = self._interface.command(action, before, goal, memory)
         if self._limits is not None:
             context = Context(self.command, self.control_dt)
-            for stand in (*self.filters, self._limits):
-                command = stand(before, command, context)
-            self.command = command
+            for one in self.filters:
+                command = one(before, command, context)
+                if not all(np.isfinite(getattr(command, q)).all() for q in QUANTITIES):
+                    raise ValueError(f"filter {one.name}: gives what is not finite")
+            self.command = command = self._limits(before, command, context)
         seeds, ticks, size = self.seeds, self.ticks, task.draws
         if size["push"]:
             kick = task.push(self.steps, self.draws("push", EVERYBODY, seeds, ticks, size["push"]))

@@ -27,7 +27,7 @@ class Step:
     """One control step of N rows, as it is paid for.
 
     before, after: measured at its beginning and its end; goal: that held during it
-    memory: the interface's before the action, i.e. as it was observed; action [N, A], clipped
+    memory: the interface's before the action, i.e. as it was observed; action [N, A], as given
     command: as it left the filters; episode: the task's memory before the step
     steps [N]: since the episode began, this one included
     """

@@ -95,7 +95,7 @@ class XArm6Reach(Task):
 
     def reward(self, step: Step) -> tuple[Array, dict[str, Array]]:
         error = self._error(step)
-        change = np.sum((step.action - step.memory["action"]) ** 2, 1)
+        change = np.sum((np.clip(step.action, -1, 1) - step.memory["action"]) ** 2, 1)
         terms = {
             "there": np.exp(-((error / 0.05) ** 2)),
             "near": -error,

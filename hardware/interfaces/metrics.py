@@ -18,8 +18,8 @@ LOW = 0.15  # m; so does a base lower than this
 
 def velocity_error(measured: Measured, goal: Goal, dt: float) -> Array:
     """|v - v*| in the plane, m/s, [N]."""
-    x, y, _ = (measured.base_velocity - goal["velocity"]).T
-    return np.hypot(x, y)
+    velocity, wanted = measured.base_velocity, goal["velocity"]
+    return np.hypot(velocity[:, 0] - wanted[:, 0], velocity[:, 1] - wanted[:, 1])
 
 
 def speed(measured: Measured, goal: Goal, dt: float) -> Array:

@@ -82,7 +82,10 @@ def make_worlds(
     if seconds is not None:
         options = options | {"episode_seconds": float(seconds)}
     engine = engine or trained_on(bundle)
-    return make_batch(bundle.spec.task, worlds, seed, engine, options=options)
+    batch: Any = make_batch(bundle.spec.task, worlds, seed, engine, options=options)
+    if batch.interface is not None:  # its filters may need a network of the bundle
+        batch.filters = batch.interface.filters(bundle.run)
+    return batch
 
 
 def hold_goal(batch: Any, goal: Any) -> None:

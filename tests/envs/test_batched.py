@@ -162,3 +162,29 @@ def test_a_held_goal_is_checked_and_given_back():
     env.hold_goal(None)
     env.reset(3)
     assert not np.array_equal(env.goal["velocity"][0], [0.5, 0, 0])
+
+
+class Softener:
+    """Half the stiffness, or what a broken filter gives."""
+
+    name, deadline = "softener", 1.0
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, state, wish, context):
+        return dataclasses.replace(wish, kp=self.factor * wish.kp)
+
+
+def test_filters_act_before_the_limits_and_are_checked():
+    env = BatchedEnv(Go2Velocity(randomise=False), 2)
+    env.filters = (Softener(0.5),)
+    env.step(np.zeros((2, 12)))
+    np.testing.assert_allclose(env.command.kp, np.tile(0.5 * GO2.kp, (2, 1)))
+    env.filters = (Softener(np.nan),)
+    with pytest.raises(ValueError, match="filter softener: gives what is not finite"):
+        env.step(np.zeros((2, 12)))
+    env.filters = (Softener(7.0),)
+    env.reset(0)
+    env.step(np.zeros((2, 12)))
+    assert (env.command.kp <= GO2.kp).all(), "no filter loosens a limit"
