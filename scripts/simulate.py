@@ -71,6 +71,12 @@ def _make(settings: Simulate) -> StandIn:
             f"robot: {name!r} has no simulated counterpart on a wire of its own, expected one of "
             f"{', '.join(_simulated())}"
         )
+    usual = config.load("simulate", [f"robot={name}"]).robot.options
+    if settings.robot.model is not None and "model" not in usual:
+        raise UserError(
+            f"robot.model: {settings.robot.model}, a simulated {name} has its own; "
+            "check and deploy take another with robot=sim_go2"
+        )
     defaults = {item: Simulate.__dataclass_fields__[item].default for item in WIRE}
     given = {k: getattr(settings, k) for k in WIRE if getattr(settings, k) != defaults[k]}
     try:

@@ -73,7 +73,7 @@ class Go2Velocity(Task):
     draws = {"reset": 64, "physics": 6, "advance": 7, "push": 2}  # noqa: RUF012
     swing_height = 0.08  # m
     latency = 0.02  # s, until a command reaches the motors, at most
-    command_seconds = 5.0  # a new goal every so often
+    goal_seconds = 5.0  # a new goal every so often
     push_seconds = 6.0
     # sensor noise per term, half width, in the observation's units
     noise = (0.05, 0.03, 0.01, 0.075, 0.0, 0.0, 0.0)
@@ -227,7 +227,7 @@ class Go2Velocity(Task):
 
     def advance(self, step: Step, draw: Array) -> tuple[Goal, Episode]:
         """Now and then a new goal."""
-        renew = step.steps % round(self.command_seconds / self.control_dt) == 0
+        renew = step.steps % round(self.goal_seconds / self.control_dt) == 0
         velocity = step.goal["velocity"]
         if renew.any():
             velocity = np.where(renew[:, None], self.sample_velocity(draw), velocity)

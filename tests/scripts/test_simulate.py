@@ -265,3 +265,14 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, words):
 def test_every_simulated_robot_has_a_driver():
     assert set(STAND_INS) <= set(DRIVERS)
     assert set(options()) >= {"port", "baud", "calibration"}
+
+
+def test_a_model_is_not_served_as_another_robot(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "motoric.scripts.cli", "simulate", "robot=go2",
+         "robot.model=arm.urdf"],
+        text=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "robot.model: arm.urdf, a simulated go2 has its own" in done.stderr
+    assert done.stderr.count("\n") == 1
