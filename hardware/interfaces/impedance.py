@@ -33,19 +33,12 @@ class Impedance(TermInterface):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        robot, joints = self.robot, len(self.robot.joints)
-        if len(self.action_scale) != joints:
-            raise ValueError(
-                f"action_scale: {len(self.action_scale)} numbers, {robot.name} has {joints} joints"
-            )
+        joints = len(self.robot.joints)
+        self._check_joints("action_scale", self.action_scale)
         if not 0 < self.softest <= 1:
             raise ValueError(f"softest: {self.softest}, expected a share, more than 0")
         object.__setattr__(self, "_high", np.ones(2 * joints))
         object.__setattr__(self, "_scale", np.array(self.action_scale))
-
-    @property
-    def action_low(self) -> Array:
-        return -self._high  # type: ignore[attr-defined]
 
     @property
     def action_high(self) -> Array:

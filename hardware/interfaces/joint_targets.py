@@ -28,10 +28,7 @@ class JointTargets(TermInterface):
     def __post_init__(self) -> None:
         super().__post_init__()
         robot, joints = self.robot, len(self.robot.joints)
-        if len(self.action_scale) != joints:
-            raise ValueError(
-                f"action_scale: {len(self.action_scale)} numbers, {robot.name} has {joints} joints"
-            )
+        self._check_joints("action_scale", self.action_scale)
         if not self.action_limit > 0:
             raise ValueError(f"action_limit: {self.action_limit}, expected a positive number")
         # As one row: arrays of one shape are computed faster than those that must be matched.

@@ -33,10 +33,6 @@ class JointVelocities(TermInterface):
         object.__setattr__(self, "_speed", speed)
 
     @property
-    def action_low(self) -> Array:
-        return -self._high  # type: ignore[attr-defined]
-
-    @property
     def action_high(self) -> Array:
         return self._high  # type: ignore[attr-defined]
 

@@ -15,7 +15,7 @@ from motoric.hardware.robot import RobotSpec
 
 @dataclass(frozen=True)
 class TermInterface(Interface):
-    """Subclasses say what an action is: `action_low`, `action_high`, `command`.
+    """Subclasses say what an action is: `action_high` and `command`; it is as far below zero.
 
     terms: what `observation` is made of
     gait_frequency: of the gait clock, Hz; its phase starts at memory["phase"], cycles
@@ -44,6 +44,18 @@ class TermInterface(Interface):
             )
         object.__setattr__(self, "_terms", Terms(self.terms))
         object.__setattr__(self, "_stand", self.robot.stand[None])
+
+    def _check_joints(self, name: str, values: tuple[float, ...]) -> None:
+        """Raise ValueError unless there is a number for each joint."""
+        joints = len(self.robot.joints)
+        if len(values) != joints:
+            raise ValueError(
+                f"{name}: {len(values)} numbers, {self.robot.name} has {joints} joints"
+            )
+
+    @property
+    def action_low(self) -> Array:
+        return -self.action_high
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
