@@ -18,6 +18,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from motoric.control.rotation import multiply, to_matrix
 from motoric.hardware.models.urdf import (
     GEAR,
     floor_friction,
@@ -156,11 +157,11 @@ class PyBulletWorld:
 
     def set_state(self, qpos: Array, qvel: Array) -> None:
         """Put the robot there, moving so."""
-        rotation = _matrix(qpos[3:7])
+        rotation = to_matrix(qpos[3:7])
         angular, arm = rotation @ qvel[3:6], rotation @ self._com
         parts = (
             qpos[:3] + arm,
-            _product(qpos[3:7], self._turn)[[1, 2, 3, 0]],
+            multiply(qpos[3:7], self._turn)[[1, 2, 3, 0]],
             qvel[:3] + np.cross(angular, arm),
             angular,
             qpos[7:],
@@ -174,9 +175,9 @@ class PyBulletWorld:
         """qpos and qvel now."""
         saved, n = self.save(), len(self._joints)
         x, y, z, w = saved[3:7]
-        orientation = _product(np.array([w, x, y, z]), self._turn_back)
+        orientation = multiply(np.array([w, x, y, z]), self._turn_back)
         orientation /= np.linalg.norm(orientation)
-        rotation, angular = _matrix(orientation), saved[10:13]
+        rotation, angular = to_matrix(orientation), saved[10:13]
         arm = rotation @ self._com
         joints, speeds = saved[13 : 13 + n], saved[13 + 2 * n : 13 + 3 * n]
         velocity = saved[7:10] - np.cross(angular, arm)
@@ -256,28 +257,3 @@ class PyBulletWorld:
     def __del__(self) -> None:
         if getattr(self, "_client", -1) >= 0 and self._bullet.isConnected(**self._call):
             self.close()
-
-
-def _matrix(quaternion: Array) -> Array:
-    """Rotation matrix [3, 3] of a unit quaternion (w, x, y, z)."""
-    w, x, y, z = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _product(a: Array, b: Array) -> Array:
-    """Quaternion product, (w, x, y, z)."""
-    (aw, ax, ay, az), (bw, bx, by, bz) = a, b
-    return np.array(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ]
-    )
